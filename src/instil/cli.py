@@ -1,0 +1,63 @@
+"""The command line: one table from names to modules, nothing else.
+
+A command is a module with a frozen `Config` dataclass and a `run(config)`. Its imports happen only
+when it is chosen, so `instil --help` is instant and the commands without a model never load torch.
+
+Exit status: 0 done, 1 a mistake that the message says how to mend, 2 a wrong command line,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from instil.errors import InstilError, nearest
+
+COMMANDS = {
+    "demo": ("instil.demo", "the whole of InstructGPT on the embedded world, offline"),
+    "convert": ("instil.convert", "turn files people have into records"),
+    "intake": ("instil.intake", "clean and split users' prompts"),
+    "pretrain": ("instil.train.pretrain", "train a language model from scratch on text"),
+    "sft": ("instil.train.sft", "train on demonstrations"),
+    "sample": ("instil.lm.sample", "write responses of a model to prompts"),
+    "rm": ("instil.train.rm", "train a reward model on rankings"),
+    "ppo": ("instil.train.ppo", "train against a reward model (PPO, PPO-ptx)"),
+    "report": ("instil.report", "make one HTML page of a directory of runs"),
+    "env": ("instil.env", "print versions for a bug report"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "--version"):
+        return _help(argv)
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        print(f"instil: no command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
+        return 2
+    try:
+        from instil.config import from_command_line
+
+        command = import_module(COMMANDS[name][0])
+        command.run(from_command_line(name, command.Config, rest))
+    except InstilError as error:
+        print(f"instil {name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"instil {name}: interrupted; the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _help(argv: list[str]) -> int:
+    from instil import __version__
+
+    if argv == ["--version"]:
+        print(__version__)
+        return 0
+    print("usage: instil COMMAND [--config recipe.toml] [--field value ...]\n")
+    print("\n".join(f"  {name:9} {what}" for name, (_, what) in COMMANDS.items()))
+    print("\n`instil COMMAND --help` explains a command's fields.")
+    return 0

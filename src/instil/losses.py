@@ -1,0 +1,188 @@
+"""Every loss that instil trains with, as pure functions of tensors.
+
+Tensors in, scalar out: no model, config, device or logging. Masks are boolean, True where the
+thing named is present. What lies under a False, inf and nan too, changes neither loss nor gradient.
+
+A sum is divided by `total`, the count over all micro-batches and processes of one optimizer step,
+so that a token weighs the same wherever it fell; the losses of the micro-batches then add up to
+the loss of the batch. Without `total` the count is that of the tensors at hand; a count of 0
+gives a loss of 0.
+
+Left out on purpose:
+  entropy bonus          the KL to the SFT policy keeps the policy broad
+  clamps on log-ratios   a ratio that overflows is a fault to be seen, not hidden
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def masked_mean(x: Tensor, mask: Tensor, total: float | Tensor | None = None) -> Tensor:
+    """Scalar: sum of `x` where `mask`, divided by `total` (default: the count of True).
+
+    x, mask  the same shape
+    total    the count of True over all micro-batches and processes; 0 gives 0
+    """
+    return _divide(_present(x, mask).sum(), mask.sum() if total is None else total)
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probability of each token under the softmax of `logits / temperature`.
+
+    logits  (..., V)  any floating type; the log-softmax is taken in float32 (float64 stays)
+    tokens  (...)     long; logits[t] must already be the prediction for tokens[t]
+
+    Returns (...) float32. Sampling and scoring must use the same temperature, or the ratio and
+    the KL of PPO are wrong from the first step. Raises ValueError if it is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(
+            f"temperature {temperature} is not positive; greedy has no log-probability"
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if temperature != 1:
+        logits = logits / temperature
+    return F.log_softmax(logits, dim=-1).gather(-1, tokens[..., None]).squeeze(-1)
+
+
+def lm_loss(logprobs: Tensor, mask: Tensor, total: float | Tensor | None = None) -> Tensor:
+    """Language-model loss: the mean of -log p over the tokens that count (SFT, pretraining).
+
+    logprobs, mask  (B, S)
+    total           tokens that count over all micro-batches and processes
+
+    The mean is over tokens, not sequences. Ouyang et al. 2022, eq. 2 leaves this open for the
+    pretraining term; its coefficient of 27.8 makes sense only with a mean per token.
+    """
+    return -masked_mean(logprobs, mask, total)
+
+
+def ranking_loss(scores: Tensor, ranks: Tensor, total: float | Tensor | None = None) -> Tensor:
+    """Reward-model loss: in every pair the better response should score higher.
+
+    scores  (B, K)  one score per response
+    ranks   (B, K)  1 is best, equal ranks are ties, 0 is padding
+    total           prompts with at least one pair over all micro-batches and processes
+
+    Returns a scalar: over prompts, the mean of the mean over pairs of
+    -log sigmoid(score of the better - score of the worse)   [Ouyang et al. 2022, eq. 1].
+
+    A tie makes no pair. The mean inside the prompt comes first, so a prompt with K = 9
+    (36 pairs) weighs as much as one with K = 4 (6 pairs).
+    """
+    margin, pair_mask = _pairs(scores, ranks)
+    pairs = pair_mask.sum(dim=(1, 2))
+    per_prompt = (-F.logsigmoid(margin) * pair_mask).sum(dim=(1, 2)) / pairs.clamp(min=1)
+    return masked_mean(per_prompt, pairs > 0, total)
+
+
+def ranking_accuracy(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """How many pairs of each prompt the scores put in the right order.
+
+    scores, ranks  (B, K)  as in `ranking_loss`
+
+    Returns correct (B,) and pairs (B,), both floating: sums, so that they add up over batches.
+    Equal scores count one half, so a model that scores everything alike has accuracy 0.5.
+    """
+    margin, pair_mask = _pairs(scores, ranks)
+    right = (margin > 0).to(margin.dtype) + 0.5 * (margin == 0)
+    pairs = pair_mask.to(margin.dtype)
+    return (right * pairs).sum(dim=(1, 2)), pairs.sum(dim=(1, 2))
+
+
+def dpo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    ref_chosen: Tensor,
+    ref_rejected: Tensor,
+    beta: float,
+    total: float | Tensor | None = None,
+) -> Tensor:
+    """Direct preference optimization: the ranking loss on scores implied by the policy.
+
+    chosen, rejected          (B,)  summed log-probability of each response under the policy
+    ref_chosen, ref_rejected  (B,)  the same under the SFT policy
+    beta                      weight of the KL to the SFT policy
+    total                     pairs over all micro-batches and processes
+
+    Returns the mean of -log sigmoid(beta (chosen - ref_chosen - rejected + ref_rejected))
+    [Rafailov et al. 2023, eq. 7].
+    """
+    margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
+    return _divide(-F.logsigmoid(margin).sum(), margin.numel() if total is None else total)
+
+
+def ppo_policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: float,
+    total: float | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Clipped policy loss of PPO  [Schulman et al. 2017, eq. 7, with its sign turned].
+
+    logprobs, old_logprobs  (B, T)  of the sampled tokens, now and when they were sampled
+    advantages, mask        (B, T)
+    clip                    half-width of the band around ratio 1 (0.2 in Ouyang et al. 2022)
+    total                   response tokens over all micro-batches and processes
+
+    Returns the loss, the mean over tokens of max(-A ratio, -A clamp(ratio, 1 - clip, 1 + clip)),
+    and the clip fraction (detached): the share of tokens for which the clip takes the gradient
+    away, ratio > 1 + clip with A > 0 or ratio < 1 - clip with A < 0. Both are divided by `total`.
+    """
+    advantages = _present(advantages, mask)
+    ratio = torch.exp(_present(logprobs, mask) - _present(old_logprobs, mask))
+    free = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    loss = masked_mean(torch.maximum(free, clipped), mask, total)
+    with torch.no_grad():
+        clip_fraction = masked_mean((clipped > free).to(loss.dtype), mask, total)
+    return loss, clip_fraction
+
+
+def ppo_value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    mask: Tensor,
+    clip: float | None,
+    total: float | Tensor | None = None,
+) -> Tensor:
+    """Value loss of PPO: half the squared error to the returns, mean over tokens.
+
+    values, old_values, returns, mask  (B, T)
+    clip   None, or how far a value may move from its old one: the loss is then the larger of
+           those of the value and of the clamped value [Ziegler et al. 2019, released code];
+           0.2 fits returns of unit scale only
+    total  response tokens over all micro-batches and processes
+    """
+    values, old_values, returns = (_present(x, mask) for x in (values, old_values, returns))
+    error = (values - returns).square()
+    if clip is not None:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        error = torch.maximum(error, (near - returns).square())
+    return 0.5 * masked_mean(error, mask, total)
+
+
+def _present(x: Tensor, mask: Tensor) -> Tensor:
+    """`x` with 0 where nothing is present, so that inf and nan there reach no gradient."""
+    return x.masked_fill(~mask, 0)
+
+
+def _divide(amount: Tensor, total: float | Tensor) -> Tensor:
+    return amount / (total + (total == 0))
+
+
+def _pairs(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K, K): the margin of i over j, and whether the ranks put i before j."""
+    present = ranks > 0
+    scores = _present(scores, present)
+    better = ranks[:, :, None] < ranks[:, None, :]
+    return (
+        scores[:, :, None] - scores[:, None, :],
+        better & present[:, :, None] & present[:, None, :],
+    )
