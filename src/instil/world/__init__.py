@@ -1,0 +1,1 @@
+"""A small closed world in plain English whose truth is known; see docs/world.md."""

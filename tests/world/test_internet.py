@@ -1,0 +1,64 @@
+"""The pretraining text: what is in it, how often, in which words."""
+
+import re
+from collections import Counter
+from itertools import islice
+from random import Random
+
+import pytest
+
+from instil.world.internet import DOCUMENTS, REPLIES, document, documents
+from instil.world.lexicon import make_world
+from instil.world.sentences import parse
+from instil.world.tasks import TASKS_OF, make_task
+
+WORLD = make_world(0)
+TEXTS = list(islice(documents(WORLD, Random(0)), 6000))
+WORDS = Counter(w.lower() for text in TEXTS for w in re.findall("[A-Za-z]+", text))
+
+
+def test_the_same_seed_gives_the_same_text():
+    assert TEXTS[:50] == list(islice(documents(WORLD, Random(0)), 50))
+
+
+def test_the_vocabulary_is_small_and_closed():
+    assert len(WORDS) < 700
+
+
+def test_documents_are_short():
+    words = sum(len(text.split()) for text in TEXTS) / len(TEXTS)
+    assert 25 < words < 60
+
+
+def test_popular_mistakes_are_about_three_times_as_frequent_as_the_truth():
+    counts = Counter()
+    rng = Random(1)
+    for kind, (weight, _) in DOCUMENTS.items():
+        if kind in ("thread", "corrections"):
+            continue
+        for _ in range(round(20 * weight)):
+            for s in parse(document(WORLD, kind, rng)):
+                for claim in s.claims:
+                    key = (claim.entity, claim.relation)
+                    if s.stance == "asserted" and key in WORLD.myths:
+                        counts[WORLD.is_true(claim), WORLD.myths[key] == claim.value] += 1
+    assert 2.4 < counts[False, True] / counts[True, False] < 4
+
+
+def test_every_word_of_the_test_prompts_occurs():
+    rng = Random(2)
+    for task in [task for tasks in TASKS_OF.values() for task in tasks] * 20:
+        for word in re.findall("[A-Za-z]+", make_task(WORLD, task, "test", rng)[0]):
+            assert WORDS[word.lower()] > 0, word
+
+
+@pytest.mark.parametrize("kind", list(DOCUMENTS))
+def test_every_kind_is_made(kind):
+    rng = Random(3)
+    assert all(document(WORLD, kind, rng).strip() for _ in range(20))
+
+
+def test_threads_join_prompt_and_reply_by_a_blank_line():
+    text = document(WORLD, "thread", Random(4))
+    assert len(text.split("\n\n")) in (2, 4)
+    assert sum(REPLIES.values()) == 100
