@@ -1,0 +1,1 @@
+"""The language model: text, tokens, batches, logprobs and samples."""

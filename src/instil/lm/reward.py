@@ -1,0 +1,127 @@
+"""Whatever scores a response: a trained reward model, or a Python function.
+
+A reward takes text, so any reward works with any policy; token ids are private to each model. A
+reward model reads the response with the end token after it, as it did in training, also when the
+policy was cut off before it wrote one: what a cut-off costs is the trainer's setting.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from instil.errors import InstilError
+from instil.lm.batches import text_batch
+from instil.lm.models import ScalarModel
+from instil.lm.text import Codec
+from instil.runs import model_dir
+
+STATISTICS = "instil_reward.json"
+"""Beside the weights: mean and standard deviation of the scores, measured after training."""
+
+
+class Reward(Protocol):
+    """One score per (prompt, response); `std` is the scores' spread, nan when not known."""
+
+    std: float
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A reward model and its own tokenizer."""
+
+    model: ScalarModel
+    codec: Codec
+    std: float = float("nan")
+    batch_size: int = 64
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Scores of responses given as text."""
+        pairs = [
+            (self.codec.encode_prompt(p), self.codec.encode_response(r))
+            for p, r in zip(prompts, responses, strict=True)
+        ]
+        return self.score_tokens(pairs)
+
+    @torch.no_grad()
+    def score_tokens(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        """Scores of (prompt, response) token ids, each response with its end token; in order."""
+        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
+        scores = [0.0] * len(pairs)
+        for at in range(0, len(order), self.batch_size):
+            rows = order[at : at + self.batch_size]
+            batch = text_batch([pairs[i] for i in rows], self.codec.pad_id)
+            for i, score in zip(rows, self.model.scores(batch.tokens, batch.mask), strict=True):
+                scores[i] = score.item()
+        return scores
+
+
+@dataclass(frozen=True)
+class PythonReward:
+    """A function of the user's: lists of prompts and responses in, list of numbers out."""
+
+    name: str
+    std: float = float("nan")
+
+    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Call the function and check what it returns."""
+        returned = _find(self.name)(list(prompts), list(responses))
+        try:
+            scores = [float(score) for score in returned]
+        except (TypeError, ValueError) as error:
+            raise InstilError(
+                f"{self.name}: returned {type(returned).__name__}, not one number per response "
+                f"({error})"
+            ) from error
+        if len(scores) != len(responses):
+            raise InstilError(f"{self.name}: {len(scores)} scores for {len(responses)} responses")
+        bad = [i for i, score in enumerate(scores) if score != score or abs(score) == float("inf")]
+        if bad:
+            raise InstilError(
+                f"{self.name}: score {scores[bad[0]]} for the response {responses[bad[0]]!r}; "
+                "every score must be a finite number"
+            )
+        return scores
+
+
+def load_reward(spec: str | Path) -> RewardModel | PythonReward:
+    """A reward from a run directory of `instil rm`, a model directory, or `module:function`."""
+    if ":" in str(spec) and not Path(spec).exists():
+        _find(str(spec))
+        return PythonReward(str(spec))
+    path = model_dir(Path(spec))
+    model = ScalarModel.load(path)
+    model.eval()
+    statistics = path / STATISTICS
+    std = json.loads(statistics.read_text())["std"] if statistics.exists() else float("nan")
+    return RewardModel(model, Codec.load(path), std)
+
+
+def save_reward(path: Path, model: ScalarModel, codec: Codec, mean: float, std: float) -> None:
+    """Write a reward model with its statistics."""
+    model.save(path, codec)
+    (path / STATISTICS).write_text(json.dumps({"mean": mean, "std": std}) + "\n")
+
+
+def _find(spec: str):  # type: ignore[no-untyped-def]
+    module, _, name = spec.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # so that a file in the current folder is found, as with python -m
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InstilError(
+            f"reward {spec}: {error}; name it module:function, with the module importable from here"
+        ) from error
+    if not callable(function):
+        raise InstilError(f"reward {spec}: {type(function).__name__} is not a function")
+    return function

@@ -1,0 +1,294 @@
+import copy
+import gzip
+import math
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Gemma2Config,
+    GenerationConfig,
+)
+
+from instil.errors import InstilError
+from instil.lm import models
+from instil.lm.batches import rollout_batch, text_batch
+from instil.lm.models import (
+    ScalarModel,
+    hidden_states,
+    load_policy,
+    logprobs,
+    new_policy,
+    save_policy,
+)
+from instil.lm.text import Codec
+
+SHAPE = {"vocab_size": 300, "width": 32, "layers": 2, "heads": 2, "context": 64}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Prompts and responses of unequal lengths; one prompt and one response are the longest."""
+    noise = torch.Generator().manual_seed(0)
+    sizes = [(3, 9), (12, 2), (7, 7), (1, 1), (12, 9)]
+    return [
+        tuple(torch.randint(2, 300, (n,), generator=noise).tolist() for n in size) for size in sizes
+    ]
+
+
+def plain_logprobs(model, prompt, response, temperature=1.0):
+    """By the book: one sequence, all logits, log_softmax."""
+    logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+    return (logits / temperature).log_softmax(-1)[range(len(response)), response]
+
+
+def of_rollout(model, pairs, pad_id, **more):
+    """Logprobs in the layout of PPO: prompts padded left, responses padded right."""
+    tokens, mask, response_mask = rollout_batch(*zip(*pairs, strict=True), pad_id)
+    where = nn.functional.pad(response_mask, (tokens.shape[1] - response_mask.shape[1], 0))
+    return logprobs(model, tokens, mask, where, **more)
+
+
+def of_text(model, pairs, pad_id, **more):
+    """Logprobs in the layout of SFT: everything padded right."""
+    batch = text_batch(pairs, pad_id)
+    return logprobs(model, batch.tokens, batch.mask, batch.loss_mask, **more)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("layout", [of_text, of_rollout])
+def test_logprobs_in_any_batch_are_those_of_the_sequence_alone(policy, pairs, layout, temperature):
+    whole = layout(policy, pairs, 1, temperature=temperature)
+    for row, (prompt, response) in zip(whole, pairs, strict=True):
+        expected = plain_logprobs(policy, prompt, response, temperature)
+        assert torch.allclose(row[row != 0], expected, atol=1e-5)
+        alone = layout(policy, [(prompt, response)], 1, temperature=temperature)
+        assert torch.allclose(alone[alone != 0], expected, atol=1e-5)
+    assert (whole != 0).sum() == sum(len(response) for _, response in pairs)
+
+
+def test_hidden_states_in_any_batch_are_those_of_the_sequence_alone(policy, pairs):
+    for tokens, mask in (
+        rollout_batch(*zip(*pairs, strict=True), 1)[:2],
+        (lambda b: (b.tokens, b.mask))(text_batch(pairs, 1)),
+    ):
+        whole = hidden_states(policy, tokens, mask)
+        for row, real, pair in zip(whole, mask, pairs, strict=True):
+            ids = torch.tensor([[*pair[0], *pair[1]]])
+            expected = policy.base_model(input_ids=ids).last_hidden_state[0]
+            assert torch.allclose(row[real], expected, atol=1e-5)
+
+
+def test_which_id_pads_makes_no_difference(make_policy, pairs):
+    for architecture in ("llama", "gpt2"):
+        same = make_policy(architecture, pad_id=0, eos_id=0)
+        other = make_policy(architecture, pad_id=1, eos_id=0)
+        ended = [(prompt, [*response, 0]) for prompt, response in pairs]
+        results = []
+        for model, pad_id in ((same, 0), (other, 1)):
+            found = of_rollout(model, ended, pad_id)
+            found.sum().backward()
+            embedding = model.get_input_embeddings().weight
+            scores = ScalarModel.from_policy(model, seed=0).scores(
+                *rollout_batch(*zip(*ended, strict=True), pad_id)[:2]
+            )
+            results.append((found, embedding.detach(), embedding.grad, scores))
+        for ours, theirs in zip(*results, strict=True):
+            assert torch.equal(ours, theirs)
+        assert results[0][2][0].abs().sum() > 0  # the end token learns though it is the padding
+
+
+def test_the_end_token_is_trained_also_when_it_is_the_saved_padding(policy, codec, tmp_path):
+    ended = [([5, 0, 7], [8, 0]), ([9], [10, 11, 0])]  # the end token is read and predicted
+    of_text(policy, ended, 0).sum().backward()
+    same = Codec(copy.deepcopy(codec.tokenizer))
+    same.pad_id = same.eos_id
+    save_policy(policy, same, tmp_path)
+    loaded = load_policy(tmp_path)
+    of_text(loaded, ended, 0).sum().backward()
+    expected = policy.get_input_embeddings().weight.grad
+    assert torch.equal(loaded.get_input_embeddings().weight.grad, expected)
+
+
+def test_gradients_are_those_of_the_plain_computation(policy, pairs):
+    of_rollout(policy, pairs, 1).sum().backward()
+    ours = [weight.grad.clone() for weight in policy.parameters()]
+    policy.zero_grad()
+    sum(plain_logprobs(policy, *pair).sum() for pair in pairs).backward()
+    for found, weight in zip(ours, policy.parameters(), strict=True):
+        assert torch.allclose(found, weight.grad, rtol=1e-4, atol=1e-4 * weight.grad.abs().max())
+
+
+def test_no_more_logits_than_the_chunk_exist(policy, pairs, monkeypatch):
+    whole, spread = of_rollout(policy, pairs, 1, entropy=True)
+    whole.sum().backward()
+    gradients = [weight.grad.clone() for weight in policy.parameters()]
+    policy.zero_grad()
+    sizes = []
+    policy.get_output_embeddings().register_forward_hook(
+        lambda module, _, output: sizes.append(output.numel())
+    )
+    monkeypatch.setattr(models, "MAX_LOGITS", 4 * 300 + 7)
+    chunked, spread_again = of_rollout(policy, pairs, 1, entropy=True)
+    chunked.sum().backward()
+    # 28 response tokens, 4 at a time, and once more on the way back
+    assert sizes == [4 * 300] * 14
+    assert torch.allclose(chunked, whole, atol=1e-6)
+    assert torch.allclose(spread_again, spread, atol=1e-6)
+    for found, weight in zip(gradients, policy.parameters(), strict=True):
+        assert torch.allclose(found, weight.grad, rtol=1e-4, atol=1e-4 * weight.grad.abs().max())
+
+
+def test_entropy_is_that_of_the_prediction(policy, pairs):
+    found, spread = of_text(policy, pairs, 1, temperature=0.7, entropy=True)
+    assert torch.equal(found, of_text(policy, pairs, 1, temperature=0.7))
+    prompt, response = pairs[0]
+    logits = policy(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
+    assert torch.allclose(spread[0][found[0] != 0], expected, atol=1e-5)
+    assert ((spread != 0) == (found != 0)).all()
+
+
+def test_what_cannot_be_predicted_is_refused(policy):
+    tokens, mask = torch.tensor([[1, 5, 6]]), torch.tensor([[False, True, True]])
+    with pytest.raises(ValueError, match="first token"):
+        logprobs(policy, tokens, mask, mask)
+    long = torch.full((1, 65), 5)
+    with pytest.raises(InstilError, match="65 tokens does not fit the model's context of 64"):
+        logprobs(policy, long, long > 0, torch.arange(65)[None] > 0)
+
+
+def test_an_architecture_that_caps_its_logits(pairs):
+    config = Gemma2Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        final_logit_softcapping=0.05,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    found = of_rollout(model, pairs, 1)
+    for row, pair in zip(found, pairs, strict=True):
+        assert torch.allclose(row[row != 0], plain_logprobs(model, *pair), atol=1e-5)
+
+
+def test_a_new_policy_is_a_function_of_its_seed_and_leaves_the_world_alone():
+    state = torch.get_rng_state()
+    a = new_policy("llama", **SHAPE, seed=0, pad_id=1, eos_id=0)
+    b = new_policy("llama", **SHAPE, seed=0, pad_id=1, eos_id=0)
+    c = new_policy("llama", **SHAPE, seed=1, pad_id=1, eos_id=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    weights = [model.get_input_embeddings().weight for model in (a, b, c)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert a.get_output_embeddings().weight is weights[0]  # tied
+    assert (weights[0].abs().sum(1) > 0).all()  # also the rows of padding and end
+    assert not a.training
+    with pytest.raises(InstilError, match="'mamba' is neither"):
+        new_policy("mamba", **SHAPE, seed=0, pad_id=1, eos_id=0)
+
+
+def test_a_saved_policy_is_a_plain_hugging_face_directory(policy, codec, pairs, tmp_path):
+    save_policy(policy, codec, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ours = load_policy(tmp_path)
+    expected = of_text(policy, pairs, 1)
+    assert torch.equal(of_text(ours, pairs, 1), expected)
+    assert torch.allclose(plain_logprobs(theirs, *pairs[0]), expected[0][expected[0] != 0])
+    generation = GenerationConfig.from_pretrained(tmp_path)
+    assert (generation.eos_token_id, generation.pad_token_id) == (codec.eos_id, codec.pad_id)
+    assert theirs.config.pad_token_id == codec.pad_id
+    assert ours.dtype == torch.float32 and not ours.training
+    assert Codec.load(tmp_path).encode_prompt("Hm?") == codec.encode_prompt("Hm?")
+    save_policy(ours, Codec(codec.tokenizer, stop_ids=[7]), tmp_path / "again")
+    assert Codec.load(tmp_path / "again").eos_ids == (codec.eos_id, 7)
+
+
+def test_half_precision_is_loaded_as_fp32(policy, codec, tmp_path):
+    save_policy(copy.deepcopy(policy).to(torch.bfloat16), codec, tmp_path)
+    assert {weight.dtype for weight in load_policy(tmp_path).parameters()} == {torch.float32}
+
+
+def test_a_saved_reward_model_works_in_plain_transformers(policy, codec, pairs, tmp_path):
+    ours = ScalarModel.from_policy(policy, seed=3)
+    ours.shift(0.25)
+    ours.save(tmp_path, codec)
+    batch = text_batch(pairs, codec.pad_id)
+    expected = ours.scores(batch.tokens, batch.mask)
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert theirs.config.architectures[0].endswith("ForSequenceClassification")
+    logits = theirs(input_ids=batch.tokens, attention_mask=batch.mask.long()).logits
+    assert logits.shape == (len(pairs), 1)
+    assert torch.allclose(logits[:, 0] + 0.25, expected, atol=1e-5)
+    again = ScalarModel.load(tmp_path)
+    assert torch.equal(again.scores(batch.tokens, batch.mask), expected)
+    assert again.head.bias.item() == 0.25 and not again.training
+    assert list(again.state_dict()) == list(ours.state_dict())
+    again.save(tmp_path / "again", codec)
+    assert ScalarModel.load(tmp_path / "again").head.bias.item() == 0.25
+
+
+def test_a_score_is_the_value_at_the_last_token(policy, pairs):
+    model = ScalarModel.from_policy(policy, seed=0)
+    tokens, mask, response_mask = rollout_batch(*zip(*pairs, strict=True), 1)
+    values, scores = model.values(tokens, mask), model.scores(tokens, mask)
+    start = tokens.shape[1] - response_mask.shape[1]
+    for row, (_, response) in enumerate(pairs):
+        last = values[row, start + len(response) - 1].item()
+        assert last == pytest.approx(scores[row].item(), abs=1e-5)
+        ids = torch.tensor([[*pairs[row][0], *response]])
+        alone = model.scores(ids, torch.ones_like(ids, dtype=torch.bool))
+        assert alone.item() == pytest.approx(scores[row].item(), abs=1e-5)
+    assert values.dtype == scores.dtype == torch.float32
+    model.shift(2.0)
+    assert torch.allclose(model.scores(tokens, mask), scores + 2, atol=1e-5)
+    (values.sum() + scores.sum()).backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in model.head.parameters())
+    assert all(weight.grad is not None for weight in model.backbone.parameters())
+
+
+def test_a_new_head_is_small_and_its_backbone_a_copy(make_policy):
+    policy = make_policy("llama", width=1024, layers=1)
+    model = ScalarModel.from_policy(policy, seed=0)
+    # 1/sqrt(1025) = 0.0312; its own standard error with 1024 draws is 2.2 %
+    assert model.head.weight.std().item() == pytest.approx(1 / math.sqrt(1025), rel=0.1)
+    assert model.head.bias.item() == 0
+    assert torch.equal(ScalarModel.from_policy(policy, seed=0).head.weight, model.head.weight)
+    assert not torch.equal(ScalarModel.from_policy(policy, seed=1).head.weight, model.head.weight)
+    with torch.no_grad():
+        model.backbone.get_input_embeddings().weight.zero_()
+    assert policy.get_input_embeddings().weight.abs().sum() > 0
+
+
+def test_a_classifier_with_two_labels_is_refused(make_policy, codec, tmp_path):
+    ScalarModel.from_policy(make_policy("llama"), seed=0).save(tmp_path, codec)
+    theirs = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, num_labels=2, ignore_mismatched_sizes=True
+    )
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(InstilError, match="has 2 labels; a reward model has one"):
+        ScalarModel.load(tmp_path)
+
+
+def test_stories260k_has_its_published_loss(stories):
+    """Its card: 1.4076 nats per token over 37,072 tokens of the first 100 stories."""
+    codec, model = Codec.load(stories), load_policy(stories)
+    sample = stories.parents[1] / "pretraining" / "tinystories_sample.txt.gz"
+    with gzip.open(sample, "rt", encoding="utf-8") as file:
+        texts = file.read().split("<|endoftext|>")
+    texts = [text.strip() for text in texts if text.strip()][:100]
+    rows = [([1], codec.encode_document(text)[1:-1][:511]) for text in texts]
+    rows.sort(key=lambda row: len(row[1]))
+    total = count = 0
+    with torch.no_grad():
+        for start in range(0, 100, 10):
+            batch = text_batch(rows[start : start + 10], codec.pad_id)
+            found = logprobs(model, batch.tokens, batch.mask, batch.loss_mask)
+            total -= found.sum().item()
+            count += int(batch.loss_mask.sum())
+    assert (count, total / count) == (37_072, pytest.approx(1.4076, abs=1e-4))
