@@ -16,6 +16,7 @@ from instil.errors import InstilError, nearest
 
 COMMANDS = {
     "demo": ("instil.demo", "the whole of InstructGPT on the embedded world, offline"),
+    "loop": ("instil.loop", "the same loop on files of your own"),
     "convert": ("instil.convert", "turn files people have into records"),
     "intake": ("instil.intake", "clean and split users' prompts"),
     "pretrain": ("instil.train.pretrain", "train a language model from scratch on text"),

@@ -41,8 +41,11 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
     return recipe
 
 
-def packaged(name: str) -> Path:
-    """A recipe that comes with instil, by its name without .toml."""
+def find(name: str) -> Path:
+    """A recipe by its path, or one that comes with instil by its name without .toml."""
+    given = Path(name)
+    if given.suffix == ".toml" or given.is_file():
+        return given
     path = RECIPES / f"{name}.toml"
     if not path.exists():
         known = [recipe.stem for recipe in RECIPES.glob("*.toml")]
@@ -87,10 +90,9 @@ def from_command_line(command: str, kind: type[Config], argv: Sequence[str]) -> 
     argv, recipe, table = _take_recipe(list(argv), command)
     flags: list[str] = []
     if recipe is not None:
-        hints = get_type_hints(kind)
         values = check_table(kind, recipe_table(recipe, table), recipe, table)
         for field, value in values.items():
-            flags += _as_flags(field, value, hints[field])
+            flags += _as_flags(field, value)
     return tyro.cli(kind, args=flags + argv, prog=f"instil {command}", description=kind.__doc__)
 
 
@@ -115,17 +117,13 @@ def _take_recipe(argv: list[str], command: str) -> tuple[list[str], Path | None,
         if not value:
             raise InstilError(f"{flag} needs a value: {flag} recipes/demo.toml")
         taken[flag] = value
-    recipe = None
-    if "--config" in taken:
-        recipe = Path(taken["--config"])
-        if not recipe.exists() and recipe.suffix != ".toml":
-            recipe = packaged(taken["--config"])
+    recipe = find(taken["--config"]) if "--config" in taken else None
     if recipe is None and "--table" in taken:
         raise InstilError("--table names a table of a recipe; give the recipe with --config FILE")
     return rest, recipe, taken.get("--table", command)
 
 
-def _as_flags(field: str, value: Any, hint: Any) -> list[str]:
+def _as_flags(field: str, value: Any) -> list[str]:
     flag = "--" + field.replace("_", "-")
     if isinstance(value, bool):
         return [flag if value else "--no-" + flag[2:]]

@@ -46,14 +46,14 @@ FLAGS = (
     "rude",
     "needless_refusal",
 )
-"""The binary metadata of Ouyang et al. 2022, Table 3, then three that the embedded world can check."""
+"""The binary metadata of Ouyang et al. 2022, Table 3, and three that the embedded world checks."""
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all records share: immutable, keyword-only, unknown fields are errors."""
 
 
-class Prompt(Record, tag_field="schema", tag="instil.prompt/1"):
+class Prompt(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.prompt/1"):
     """What a user asked. `user_id` is the key of caps and splits (a user or an organisation)."""
 
     id: str
@@ -75,8 +75,8 @@ class Prompt(Record, tag_field="schema", tag="instil.prompt/1"):
             )
 
 
-class Response(Record, tag_field="schema", tag="instil.response/1"):
-    """What a policy answered. `policy` names the run that wrote it and is never shown to labelers."""
+class Response(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.response/1"):
+    """What a policy answered. `policy`, the run that wrote it, is never shown to labelers."""
 
     id: str
     prompt_id: str
@@ -85,7 +85,9 @@ class Response(Record, tag_field="schema", tag="instil.response/1"):
     sampling: dict[str, Any] = {}
 
 
-class Demonstration(Record, tag_field="schema", tag="instil.demonstration/1"):
+class Demonstration(
+    Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.demonstration/1"
+):
     """A labeler's own answer to a prompt."""
 
     prompt_id: str
@@ -95,12 +97,12 @@ class Demonstration(Record, tag_field="schema", tag="instil.demonstration/1"):
     def __post_init__(self) -> None:
         if not self.text.strip():
             raise InstilError(
-                f"demonstration of prompt {self.prompt_id} by {self.labeler_id}: the text is empty; "
-                "a labeler who cannot answer skips the prompt"
+                f"demonstration of prompt {self.prompt_id} by {self.labeler_id}: the text is "
+                "empty; a labeler who cannot answer skips the prompt"
             )
 
 
-class Rating(Record, tag_field="schema", tag="instil.rating/1"):
+class Rating(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.rating/1"):
     """One labeler's Likert score (1 worst, 7 best) and Table-3 flags for one response."""
 
     response_id: str
@@ -111,16 +113,17 @@ class Rating(Record, tag_field="schema", tag="instil.rating/1"):
     def __post_init__(self) -> None:
         if not 1 <= self.overall <= 7:
             raise InstilError(
-                f"rating of {self.response_id} by {self.labeler_id}: overall {self.overall} is not 1 to 7"
+                f"rating of {self.response_id} by {self.labeler_id}: "
+                f"overall {self.overall} is not 1 to 7"
             )
         if unknown := set(self.flags) - set(FLAGS):
             raise InstilError(
-                f"rating of {self.response_id} by {self.labeler_id}: unknown flags {sorted(unknown)}; "
-                f"known: {', '.join(FLAGS)}"
+                f"rating of {self.response_id} by {self.labeler_id}: "
+                f"unknown flags {sorted(unknown)}; known: {', '.join(FLAGS)}"
             )
 
 
-class Ranking(Record, tag_field="schema", tag="instil.ranking/1"):
+class Ranking(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.ranking/1"):
     """One labeler's order of the responses to one prompt: groups of response ids, best first.
 
     Responses in one group are tied.
@@ -159,7 +162,7 @@ class Ranking(Record, tag_field="schema", tag="instil.ranking/1"):
         ]
 
 
-class Labeler(Record, tag_field="schema", tag="instil.labeler/1"):
+class Labeler(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.labeler/1"):
     """Who labels. Rankings of `held-out` labelers never enter training."""
 
     id: str
@@ -167,7 +170,7 @@ class Labeler(Record, tag_field="schema", tag="instil.labeler/1"):
     group: Group = "training"
 
 
-class Text(Record, tag_field="schema", tag="instil.text/1"):
+class Text(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.text/1"):
     """One document of pretraining text."""
 
     text: str

@@ -80,7 +80,7 @@ def ceiling(
     responses: Mapping[str, Response],
     rankings: Sequence[Ranking],
 ) -> Estimate:
-    """Pair accuracy on these rankings of a judge that knows the truth and the group's mean taste."""
+    """Pair accuracy of a judge that knows the truth and the group's mean taste."""
     judge = truth_judge(group)
     outcomes, clusters = [], []
     for ranking in rankings:

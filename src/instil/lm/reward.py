@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
 
 import torch
 
@@ -27,17 +27,9 @@ STATISTICS = "instil_reward.json"
 """Beside the weights: mean and standard deviation of the scores, measured after training."""
 
 
-class Reward(Protocol):
-    """One score per (prompt, response); `std` is the scores' spread, nan when not known."""
-
-    std: float
-
-    def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]: ...
-
-
 @dataclass(frozen=True)
 class RewardModel:
-    """A reward model and its own tokenizer."""
+    """A reward model and its own tokenizer; `std` is the spread of its scores, nan if not known."""
 
     model: ScalarModel
     codec: Codec
@@ -94,7 +86,10 @@ class PythonReward:
 
 
 def load_reward(spec: str | Path) -> RewardModel | PythonReward:
-    """A reward from a run directory of `instil rm`, a model directory, or `module:function`."""
+    """A reward: a run of `instil rm`, a model directory, or `module:function`.
+
+    The module is a dotted name or a file that ends in .py.
+    """
     if ":" in str(spec) and not Path(spec).exists():
         _find(str(spec))
         return PythonReward(str(spec))
@@ -117,7 +112,7 @@ def _find(spec: str):  # type: ignore[no-untyped-def]
     if "" not in sys.path:
         sys.path.insert(0, "")  # so that a file in the current folder is found, as with python -m
     try:
-        function = getattr(importlib.import_module(module), name)
+        function = getattr(_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InstilError(
             f"reward {spec}: {error}; name it module:function, with the module importable from here"
@@ -125,3 +120,13 @@ def _find(spec: str):  # type: ignore[no-untyped-def]
     if not callable(function):
         raise InstilError(f"reward {spec}: {type(function).__name__} is not a function")
     return function
+
+
+def _module(name: str) -> ModuleType:
+    """A module by its dotted name, or a file by its path."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    path = Path(name).resolve()
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    return importlib.import_module(path.stem)

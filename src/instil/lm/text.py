@@ -64,18 +64,25 @@ class Codec:
         self._begin: list[int] = [begin] if adds_begin else []
 
     @classmethod
-    def load(cls, model_dir: Path) -> Codec:
-        """The codec of a saved model: tokenizer, template and stop ids from one directory."""
+    def load(cls, model_dir: Path, template: str = "") -> Codec:
+        """The codec of a saved model: tokenizer, template and stop ids from one directory.
+
+        `template` beats what is stored there, a chat template too.
+        """
         model_dir = Path(model_dir)
         check_configs(model_dir)
         with opening(model_dir, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(
                 str(model_dir), local_files_only=True, trust_remote_code=False
             )
-        template = model_dir / TEMPLATE_FILE
-        if template.exists():
-            return cls(tokenizer, template.read_bytes().decode(), _stop_ids(model_dir))
-        return cls(tokenizer, stop_ids=_stop_ids(model_dir))
+        stop_ids = _stop_ids(model_dir)
+        if template:
+            tokenizer.chat_template = None
+            return cls(tokenizer, template, stop_ids)
+        stored = model_dir / TEMPLATE_FILE
+        if stored.exists():
+            return cls(tokenizer, stored.read_bytes().decode(), stop_ids)
+        return cls(tokenizer, stop_ids=stop_ids)
 
     def save(self, model_dir: Path) -> None:
         """Write the tokenizer's files, and the template when the tokenizer has none of its own."""

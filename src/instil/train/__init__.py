@@ -1,0 +1,1 @@
+"""The methods: each module is one command with its own config."""

@@ -1,0 +1,280 @@
+"""The supervised loop: pretraining, SFT and the reward model differ in batch and loss only.
+
+What a step does is a function of (config, weights, step): batches come from the step number and
+dropout is reseeded with it, so a run that is killed and resumed ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers.utils.logging import disable_progress_bar
+
+from instil.errors import InstilError
+from instil.progress import Progress
+from instil.runs import Run
+from instil.train import checkpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """What every supervised method needs; each names its own defaults."""
+
+    out: Path
+    """Run directory to write; an unfinished one is resumed."""
+    epochs: float = 1
+    """Passes over the training data."""
+    batch_size: int = 32
+    """Examples per optimizer step."""
+    micro_batch_size: int = 0
+    """Examples per forward pass; 0 takes the whole batch. Changes memory, not the result (except
+    for the random numbers of dropout)."""
+    lr: float = 1e-5
+    """Peak learning rate."""
+    warmup: int = 0
+    """Steps over which the rate rises linearly from 0."""
+    final_lr: float = 0.1
+    """The cosine ends at this share of the peak (Ouyang et al. 2022, appendix C)."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """Adam's betas (appendix C)."""
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    seed: int = 0
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    tensorboard: bool = False
+    """Also write TensorBoard events into the run."""
+
+    def __post_init__(self) -> None:
+        above_zero(self, "epochs", "batch_size", "lr", "checkpoint_every")
+        for name in ("micro_batch_size", "warmup", "weight_decay", "grad_clip"):
+            if getattr(self, name) < 0:
+                raise InstilError(f"{name} {getattr(self, name)} must not be negative")
+        if not 0 <= self.final_lr <= 1:
+            raise InstilError(f"final_lr {self.final_lr} is a share of lr: 0 to 1")
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Raise an InstilError for a setting that must be greater than 0 and is not."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise InstilError(f"{name} {getattr(config, name)} must be greater than 0")
+
+
+class Batch(Protocol):
+    """One forward pass; `weight` is its share of the loss's denominator (tokens or prompts)."""
+
+    @property
+    def weight(self) -> int: ...
+
+
+SomeBatch = TypeVar("SomeBatch", bound=Batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method(Generic[SomeBatch]):
+    """What makes one supervised method differ from another."""
+
+    name: str
+    steps: int
+    batches: Callable[[int], Sequence[SomeBatch]]
+    """Step number -> the micro-batches of one optimizer step."""
+    loss: Callable[[SomeBatch, int], tuple[Tensor, dict[str, float]]]
+    """(micro-batch, weight of the whole batch) -> its part of the loss, and parts of sums to log
+    (of a minimum or maximum where the name says so: "min_reward")."""
+    tokens: Callable[[SomeBatch], int]
+    """Real tokens of a micro-batch, for the count of compute."""
+    evaluate: Callable[[int], dict[str, float]] | None = None
+    eval_every: int = 0
+    select: str = ""
+    """Metric of `evaluate` by which the best weights are kept; "-x" keeps the smallest x."""
+    shown: tuple[str, ...] = ("loss", "eval/loss")
+
+
+def cosine(step: int, steps: int, peak: float, warmup: int, final: float) -> float:
+    """Learning rate of a step (0-based): linear warm-up, then cosine from peak to final * peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def adam(
+    model: nn.Module, lr: float, betas: tuple[float, float], eps: float = 1e-8, decay: float = 0.0
+) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, foreach=True)
+
+
+def fit(run: Run, model: nn.Module, cfg: FitConfig, method: Method[SomeBatch]) -> dict[str, Any]:
+    """Train `model` in place; on return it holds the selected weights. Returns what to report."""
+    optimizer = adam(model, cfg.lr, cfg.betas, decay=cfg.weight_decay)
+    step, tokens, best = _resume(run, model, optimizer)
+    with Progress(method.name, method.steps, method.shown) as progress:
+        while step < method.steps:
+            started = time.monotonic()
+            checkpoint.reseed(cfg.seed, step)
+            lr = cosine(step, method.steps, cfg.lr, cfg.warmup, cfg.final_lr)
+            metrics, seen = _improve(model, optimizer, method, step, lr, cfg.grad_clip)
+            step, tokens = step + 1, tokens + seen
+            metrics |= {"learning_rate": lr, "num_tokens": tokens}
+            if method.evaluate and (step % method.eval_every == 0 or step == method.steps):
+                model.eval()
+                metrics |= method.evaluate(step)
+                if method.select:
+                    best = _keep_best(run, model, method.select, step, metrics, best)
+            run.log(step, metrics | {"time/step": time.monotonic() - started})
+            progress.update(step, metrics)
+            if due(step, cfg.checkpoint_every, method.steps) or run.stop_requested:
+                _save(run, model, optimizer, step, tokens, best)
+            if run.stop_requested:
+                raise KeyboardInterrupt
+    if best:
+        _load_best(run, model)
+    model.eval()
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"tokens": tokens, "params": parameters, "flops": 6 * parameters * tokens, **best}
+
+
+def due(step: int, every: int, steps: int) -> bool:
+    """Whether a checkpoint is written after `step`; always after the last, to publish from it."""
+    return step % every == 0 or step == steps
+
+
+def publish(run: Run, save: Callable[[Path], None], **results: Any) -> None:
+    """Write final/ whole or not at all, and mark the run finished."""
+    write_folder(run.final, save)
+    run.finish(**results)
+
+
+def write_folder(target: Path, save: Callable[[Path], None]) -> None:
+    """Let `save` fill a folder that appears under its name only when all of it is on the disk."""
+    disable_progress_bar()  # of transformers
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        save(temporary)
+        checkpoint.sync(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except checkpoint.WRITE_ERRORS as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InstilError(
+            f"{target}: cannot write ({error}); make room and start the same command again"
+        ) from error
+
+
+def steps_in(n: int, batch_size: int, epochs: float, what: str) -> int:
+    """Optimizer steps in `epochs` passes over n examples, short last batches left out."""
+    if n < batch_size:
+        raise InstilError(f"{n} {what} are fewer than one batch of {batch_size}")
+    return max(1, round(n // batch_size * epochs))
+
+
+def _improve(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    method: Method[SomeBatch],
+    step: int,
+    lr: float,
+    grad_clip: float,
+) -> tuple[dict[str, Any], int]:
+    """One optimizer step."""
+    model.train()
+    batches = method.batches(step)
+    weight = sum(batch.weight for batch in batches)
+    sums: dict[str, float] = {"loss": 0.0}
+    for batch in batches:
+        loss, extra = method.loss(batch, weight)
+        loss.backward()
+        for name, value in ({"loss": loss.item()} | extra).items():
+            sums[name] = _joined(name, sums.get(name), value)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
+    if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
+        raise InstilError(
+            f"step {step}: loss {sums['loss']}, gradient norm {norm}; it never reached the "
+            "weights: lower lr in a new --out, or look at the batch's records"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad()
+    return {**sums, "grad_norm": norm}, sum(method.tokens(batch) for batch in batches)
+
+
+def _joined(name: str, before: float | None, value: float) -> float:
+    """A metric of one more micro-batch: the smallest, the largest, or (a share of) the sum."""
+    if before is None:
+        return value
+    if name.startswith("min_"):
+        return min(before, value)
+    return max(before, value) if name.startswith("max_") else before + value
+
+
+def _resume(
+    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, int, dict[str, Any]]:
+    saved = checkpoint.load_checkpoint(run.path)
+    if saved is None:
+        run.rewind(0)
+        return 0, 0, {}
+    groups, state = saved
+    checkpoint.set_weights(model, groups["model"])
+    checkpoint.set_optimizer(optimizer, model, groups["optimizer"])
+    run.rewind(state["step"])
+    return state["step"], state["tokens"], state["best"]
+
+
+def _save(
+    run: Run,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    tokens: int,
+    best: Mapping[str, Any],
+) -> None:
+    groups = {
+        "model": checkpoint.weights(model),
+        "optimizer": checkpoint.optimizer_tensors(optimizer, model),
+    }
+    checkpoint.save_checkpoint(run.path, step, groups, {"tokens": tokens, "best": best})
+
+
+def _keep_best(
+    run: Run,
+    model: nn.Module,
+    select: str,
+    step: int,
+    metrics: Mapping[str, Any],
+    best: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Keep the weights if the selecting metric improved."""
+    name = select.removeprefix("-")
+    if not math.isfinite(metrics.get(name, math.nan)):
+        return dict(best)
+    sign = -1 if select.startswith("-") else 1
+    if best and sign * metrics[name] <= sign * best["selected_value"]:
+        return dict(best)
+    now = {"selected_by": select, "selected_value": metrics[name], "selected_step": step}
+    checkpoint.save_checkpoint(run.path / "best", step, {"model": checkpoint.weights(model)}, {}, 1)
+    return now
+
+
+def _load_best(run: Run, model: nn.Module) -> None:
+    saved = checkpoint.load_checkpoint(run.path / "best")
+    if saved is None:
+        raise InstilError(f"{run.path / 'best'}: gone; delete the run and start again")
+    checkpoint.set_weights(model, saved[0]["model"])

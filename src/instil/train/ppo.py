@@ -1,0 +1,362 @@
+"""PPO against a reward model, with an optional pretraining mix (PPO-ptx).
+
+One step samples a response to each prompt, scores it, turns the score and the per-token KL to the
+reference into rewards, and takes clipped policy and value steps on them (Ouyang et al. 2022,
+section 3.5 and appendix C.4; docs/method.md says what the paper leaves open and what we chose).
+The mathematics is in losses.py and advantages.py; this file moves tensors between models.
+
+Left out on purpose:
+  entropy bonus    the KL to the reference already keeps the policy broad
+  reward scaling   the reward model is centred once, when it is trained
+  dual clip        one pass over the data rarely needs it
+
+    instil ppo --model runs/ppo-init --rm runs/rm --prompts prompts.jsonl --out runs/ppo
+    instil ppo ... --ptx-coef 27.8 --pretraining text.jsonl        # PPO-ptx
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from instil.advantages import gae, kl_shaped_rewards, whiten
+from instil.errors import InstilError
+from instil.lm.batches import batch_indices, rollout_batch, stream_batch
+from instil.lm.models import logprobs
+from instil.lm.reward import RewardModel
+from instil.lm.sampling import Decoder, SamplingParams
+from instil.losses import lm_loss, masked_mean, ppo_policy_loss, ppo_value_loss
+from instil.progress import Progress
+from instil.records import Prompt
+from instil.runs import Run, say
+from instil.train.checkpoint import reseed, save_checkpoint
+from instil.train.data import context_of, pretraining_rows, read_all
+from instil.train.fit import due
+from instil.train.guards import Limits, check_finite, check_gap, check_start, last_good
+from instil.train.ppo_config import Config
+from instil.train.ppo_models import Models, groups, load, publish_all, resume
+from instil.train.rollout import (
+    Rollout,
+    Sequences,
+    measurements,
+    response_logprobs,
+    response_values,
+)
+
+Metrics = dict[str, float]
+
+
+def ppo_step(
+    models: Models, prompts: list[str], text: Tensor, cfg: Config, step: int
+) -> tuple[Metrics, list[dict[str, Any]]]:
+    """One step of PPO: sample, measure, improve. Returns metrics and samples to read."""
+    metrics: Metrics = {}
+    started = time.monotonic()
+    rollout, responses = collect(models, prompts, cfg, step, metrics)
+    mask = rollout.sequences.response_mask
+    if cfg.truncated == "mask":
+        mask = mask & rollout.ended[:, None]
+    rewards = kl_shaped_rewards(
+        rollout.scores,
+        rollout.logprobs,
+        rollout.ref_logprobs,
+        rollout.sequences.response_mask,
+        models.state["kl_coef"],
+    )
+    advantages, returns = gae(
+        rewards, rollout.values, rollout.sequences.response_mask, cfg.discount, cfg.gae_lambda
+    )
+    if cfg.whiten_advantages and int(mask.sum()) > 1:  # none, when all are cut off and masked
+        advantages = whiten(advantages, mask)
+
+    metrics |= measurements(
+        rollout, rewards, returns, responses, models.state["kl_coef"], models.state["reward_std"]
+    )
+    trained = time.monotonic()
+    sums: dict[str, list[float]] = {}
+    for update, rows in enumerate(minibatches(cfg, step)):
+        found = improve(models, rollout, mask, advantages, returns, text, rows, cfg, step, update)
+        for name, value in found.items():
+            sums.setdefault(name, []).append(value)
+    metrics |= {name: sum(values) / len(values) for name, values in sums.items()}
+    metrics["val/ratio_var"] = float(torch.tensor(sums["val/ratio"]).var(unbiased=False))
+    if cfg.kl_target:
+        adapt_kl(models, metrics["objective/kl"], cfg)
+    metrics["time/train"] = time.monotonic() - trained
+    metrics["time/step"] = time.monotonic() - started
+    samples = [
+        {"prompt": p, "response": r, "score": s}
+        for p, r, s in zip(prompts[:8], responses, rollout.raw_scores.tolist(), strict=False)
+    ]
+    return metrics, samples
+
+
+@torch.no_grad()
+def collect(
+    models: Models, prompts: list[str], cfg: Config, step: int, metrics: Metrics
+) -> tuple[Rollout, list[str]]:
+    """Sample one response per prompt and measure everything that must not change later."""
+    models.policy.eval()
+    started = time.monotonic()
+    ids = [models.codec.encode_prompt(prompt) for prompt in prompts]
+    params = SamplingParams(
+        max_tokens=cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k
+    )
+    decoder = Decoder(models.policy, models.codec, batch_size=cfg.decode_batch_size)
+    samples = decoder.sample(ids, params, seed=cfg.seed * 1_000_003 + step)
+    metrics["time/generate"] = time.monotonic() - started
+
+    started = time.monotonic()
+    sequences = Sequences(*rollout_batch(ids, samples.tokens, models.codec.pad_id))
+    responses = [models.codec.decode(tokens) for tokens in samples.tokens]
+    raw_scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
+    if not models.state["reward_std"] > 0:  # not known yet, or all scores were equal so far
+        models.state["reward_std"] = raw_scores.std(unbiased=False).item()
+    ended = torch.tensor(samples.ended)
+    scores = raw_scores
+    if cfg.truncated == "penalise":
+        penalty = cfg.truncated_penalty * models.state["reward_std"]
+        scores = raw_scores - penalty * (~ended)
+    empty = torch.zeros(sequences.response_mask.shape)
+    rollout = Rollout(
+        sequences=sequences,
+        logprobs=empty.clone(),
+        ref_logprobs=empty.clone(),
+        values=empty.clone(),
+        scores=scores,
+        raw_scores=raw_scores,
+        ended=ended,
+        entropy=empty.clone(),
+        sampled_logprobs=empty.clone(),
+    )
+    for row, sampled in enumerate(samples.logprobs):
+        rollout.sampled_logprobs[row, : len(sampled)] = torch.tensor(sampled)
+    for rows, piece in sequences.pieces(torch.arange(len(ids)), cfg.micro_batch_size or 64):
+        columns = slice(0, piece.response_mask.shape[1])
+        found, entropy = response_logprobs(models.policy, piece, cfg.temperature)
+        reference, _ = response_logprobs(models.reference, piece, cfg.temperature)
+        rollout.logprobs[rows, columns] = found
+        rollout.entropy[rows, columns] = entropy
+        rollout.ref_logprobs[rows, columns] = reference
+        rollout.values[rows, columns] = response_values(models.value, piece)
+    if cfg.top_p == 1 and cfg.top_k == 0:
+        check_gap(rollout, cfg.logprob_gap, step)
+    if step == 0:
+        check_start(models.policy, models.value, rollout, cfg.temperature, models.value_is_reward)
+    metrics["time/score"] = time.monotonic() - started
+    return rollout, responses
+
+
+def score(
+    models: Models,
+    prompts: list[str],
+    prompt_ids: list[list[int]],
+    responses: list[str],
+    response_ids: list[list[int]],
+    ended: list[bool],
+) -> list[float]:
+    """Scores of the sampled responses.
+
+    A reward model that shares the policy's tokenizer reads the very tokens that were sampled,
+    with the end token after those that were cut off; any other reward reads the text.
+    """
+    if isinstance(models.reward, RewardModel) and models.shares_tokens:
+        end = models.codec.eos_id
+        closed = [
+            tokens if done else [*tokens, end]
+            for tokens, done in zip(response_ids, ended, strict=True)
+        ]
+        return models.reward.score_tokens(list(zip(prompt_ids, closed, strict=True)))
+    return models.reward(prompts, responses)
+
+
+def improve(
+    models: Models,
+    rollout: Rollout,
+    mask: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    text: Tensor,
+    rows: Tensor,
+    cfg: Config,
+    step: int,
+    update: int,
+) -> Metrics:
+    """One optimizer step of policy and value on some of the sequences."""
+    models.policy.train()
+    models.value.train()
+    total = mask[rows].sum().clamp(min=1)
+    found: Metrics = {}
+    for piece, sequences in rollout.sequences.pieces(rows, cfg.micro_batch_size):
+        columns = slice(0, sequences.response_mask.shape[1])
+        kept, old = mask[piece, columns], rollout.logprobs[piece, columns]
+        new, entropy = response_logprobs(models.policy, sequences, cfg.temperature)
+        policy_loss, clipped = ppo_policy_loss(
+            new, old, advantages[piece, columns], kept, cfg.clip, total
+        )
+        values = response_values(models.value, sequences)
+        value_loss = ppo_value_loss(
+            values,
+            rollout.values[piece, columns],
+            returns[piece, columns],
+            kept,
+            cfg.value_clip,
+            total,
+        )
+        (policy_loss + value_loss).backward()  # separate networks: neither gradient sees the other
+        with torch.no_grad():
+            log_ratio = new - old
+            part = {
+                "loss/policy_avg": policy_loss,
+                "loss/value_avg": value_loss,
+                "policy/clipfrac_avg": clipped,
+                "policy/approxkl_avg": masked_mean(0.5 * log_ratio**2, kept, total),
+                "policy/entropy_avg": masked_mean(entropy, kept, total),
+                "val/ratio": masked_mean(log_ratio.exp(), kept, total),
+                "policy/extreme_ratios": ((log_ratio.abs() > 20) & kept).sum(),
+            }
+        for name, value in part.items():
+            found[name] = found.get(name, 0.0) + value.item()
+    if cfg.ptx_coef:
+        found |= add_pretraining_gradient(models, text, cfg, step, update)
+    step_optimizers(models, cfg, step, found)
+    return found
+
+
+def add_pretraining_gradient(
+    models: Models, text: Tensor, cfg: Config, step: int, update: int
+) -> Metrics:
+    """Accumulate ptx_coef times the pretraining gradient into the policy's buffer (eq. 2)."""
+    measure = update == 0
+    before = [p.grad.clone() for p in models.policy.parameters() if p.grad is not None and measure]
+    examples = cfg.minibatch_size * cfg.ptx_ratio
+    number = step * cfg.updates + update
+    rows = text[batch_indices(len(text), examples, cfg.seed + 1, number)]
+    total, loss_sum = rows.numel() - len(rows), 0.0
+    for chunk in rows.split(cfg.micro_batch_size or len(rows)):
+        batch = stream_batch(chunk)
+        found = logprobs(models.policy, batch.tokens, batch.mask, batch.loss_mask)
+        loss = lm_loss(found, batch.loss_mask, total)
+        (cfg.ptx_coef * loss).backward()
+        loss_sum += loss.item()
+    metrics = {"loss/ptx_avg": loss_sum}
+    if measure:
+        after = [p.grad for p in models.policy.parameters() if p.grad is not None]
+        added = math.sqrt(
+            sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True))
+        )
+        own = math.sqrt(sum(float(b.square().sum()) for b in before))
+        metrics["ptx/grad_norm_ratio"] = added / max(own, 1e-12)
+    return metrics
+
+
+def step_optimizers(models: Models, cfg: Config, step: int, found: Metrics) -> None:
+    """Clip, refuse what is not finite, step, average."""
+    limit = cfg.grad_clip or math.inf
+    policy_norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), limit).item()
+    value_norm = torch.nn.utils.clip_grad_norm_(models.value.parameters(), limit).item()
+    losses = {name: value for name, value in found.items() if name.startswith("loss/")}
+    check_finite(step, cfg.out, **losses, policy_gradient=policy_norm, value_gradient=value_norm)
+    found |= {"policy/grad_norm": policy_norm, "val/grad_norm": value_norm}
+    warm = 0.1 + 0.9 * min(1.0, step / cfg.warmup) if cfg.warmup else 1.0
+    found["lr"] = warm * cfg.lr
+    for optimizer, lr in (
+        (models.policy_optimizer, cfg.lr),
+        (models.value_optimizer, cfg.value_lr),
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = warm * lr
+    models.value_optimizer.step()
+    if step >= models.state["value_warmup"]:
+        models.policy_optimizer.step()
+        with torch.no_grad():
+            for name, weight in models.policy.named_parameters():
+                models.ema[name].lerp_(weight, 1 - cfg.ema)
+    models.value_optimizer.zero_grad()
+    models.policy_optimizer.zero_grad()
+
+
+def minibatches(cfg: Config, step: int) -> list[Tensor]:
+    """Rows of each minibatch: every sequence once per inner epoch, in an order of its own."""
+    generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
+    orders = [torch.randperm(cfg.batch_size, generator=generator) for _ in range(cfg.epochs)]
+    return [rows for order in orders for rows in order.split(cfg.minibatch_size)]
+
+
+def adapt_kl(models: Models, kl: float, cfg: Config) -> None:
+    """Move kl_coef so that the KL nears kl_target (Ziegler et al. 2019, section 2.2)."""
+    error = max(-0.2, min(0.2, kl / cfg.kl_target - 1))
+    models.state["kl_coef"] *= 1 + error * cfg.batch_size / cfg.kl_horizon
+
+
+def run(config: Config) -> None:
+    """Train, and write the averaged policy to final/, the last one to raw/, the value to value/."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with Run.open(config.out, "ppo", config, threads=torch.get_num_threads()) as run:
+        models = load(config)
+        prompts = _prompts(models, config)
+        text = torch.empty(0, 0, dtype=torch.long)
+        if config.ptx_coef:
+            needed = config.minibatch_size * config.ptx_ratio
+            text = pretraining_rows(models.codec, config.pretraining, config.row_length, needed)
+        step = resume(run, models)
+        limits = Limits(config.max_kl, config.max_truncation, config.max_repetition)
+        name = "ppo-ptx" if config.ptx_coef else "ppo"
+        shown = ("objective/scores", "objective/kl", "completions/mean_length", "val/explained_var")
+        with Progress(name, config.steps, shown) as progress:
+            while step < config.steps:
+                reseed(config.seed, step)
+                chosen = batch_indices(len(prompts), config.batch_size, config.seed, step)
+                metrics, samples = ppo_step(
+                    models, [prompts[i] for i in chosen], text, config, step
+                )
+                step += 1
+                run.log(step, {"episode": step * config.batch_size} | metrics)
+                if step % config.sample_every == 0 or step in (1, config.steps):
+                    run.samples(step, samples)
+                progress.update(step, metrics)
+                _guard(run, models, limits, config, metrics)
+                healthy = models.state["over_limit"] == 0
+                good = due(step, config.checkpoint_every, config.steps) and healthy
+                if good or run.stop_requested:
+                    save_checkpoint(run.path, step, groups(models), models.state)
+                if run.stop_requested:
+                    raise KeyboardInterrupt
+        publish_all(run, models, config)
+
+
+def _prompts(models: Models, config: Config) -> list[str]:
+    """The prompts to train on, those that are too long left out."""
+    context = min(context_of(models.policy), context_of(models.value.backbone))
+    room = min(config.max_prompt_tokens, context - config.max_tokens)
+    if room < 1:
+        raise InstilError(
+            f"max_tokens {config.max_tokens} leaves no room for a prompt in the model's context of "
+            f"{context} tokens; lower max_tokens"
+        )
+    prompts = read_all(config.prompts, Prompt)
+    if any(prompt.split for prompt in prompts):
+        prompts = [prompt for prompt in prompts if prompt.split == "train"]
+    texts = [p.text for p in prompts]
+    kept = [t for t in texts if len(models.codec.encode_prompt(t)) <= room]
+    say(f"ppo: {len(kept)} prompts; {len(texts) - len(kept)} of over {room} tokens left out")
+    if len(kept) < config.batch_size:
+        raise InstilError(
+            f"{len(kept)} prompts are fewer than one batch of {config.batch_size}; give more "
+            "prompts or lower batch_size"
+        )
+    return kept
+
+
+def _guard(run: Run, models: Models, limits: Limits, config: Config, metrics: Metrics) -> None:
+    """Stop when the last `patience` steps were over a limit; their checkpoints were not kept."""
+    reason = limits.exceeded(metrics)
+    models.state["over_limit"] = models.state["over_limit"] + 1 if reason else 0
+    if models.state["over_limit"] >= config.patience:
+        run.stopped(reason)
+        raise InstilError(f"stopped: {reason} (for {config.patience} steps); {last_good(run.path)}")

@@ -1,0 +1,124 @@
+"""What `instil ppo` holds: four models, two optimizers, the averaged weights; load, keep, publish.
+
+All that changes while training is in `groups` and `Models.state`, so a checkpoint of both is the
+whole of a run: policy, value, average, both Adam states, kl_coef and the spread of the reward.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from instil.lm.models import ScalarModel, load_policy, save_policy
+from instil.lm.reward import PythonReward, RewardModel, load_reward
+from instil.lm.text import Codec
+from instil.runs import Run, model_dir
+from instil.train.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    set_optimizer,
+    set_weights,
+    weights,
+)
+from instil.train.fit import adam, publish, write_folder
+from instil.train.ppo_config import Config
+
+
+@dataclass
+class Models:
+    """Policy and value learn; reference and reward are frozen."""
+
+    policy: PreTrainedModel
+    value: ScalarModel
+    reference: PreTrainedModel
+    reward: RewardModel | PythonReward
+    codec: Codec
+    policy_optimizer: torch.optim.Optimizer
+    value_optimizer: torch.optim.Optimizer
+    ema: dict[str, Tensor]
+    """The policy's weights, averaged over optimizer steps."""
+    shares_tokens: bool
+    """Policy and reward model have one tokenizer, so scores are of the very tokens sampled."""
+    value_is_reward: bool
+    """The value network started as the reward model."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """Plain values that change: kl_coef, reward_std, steps over a limit."""
+
+
+def load(config: Config) -> Models:
+    """All four models and both optimizers, at their start."""
+    source = model_dir(config.model)
+    codec = Codec.load(source, config.template)
+    policy, reference = load_policy(source), load_policy(source)
+    reward = load_reward(config.rm)
+    shared = isinstance(reward, RewardModel) and reward.codec.same_tokens(codec)
+    if config.value is not None:
+        value, value_is_reward = ScalarModel.load(model_dir(config.value)), False
+    elif isinstance(reward, RewardModel) and shared:
+        value, value_is_reward = ScalarModel.load(model_dir(Path(config.rm))), True
+    else:
+        value, value_is_reward = ScalarModel.from_policy(policy, seed=config.seed), False
+    reference.eval().requires_grad_(False)
+    warmup = config.value_warmup
+    return Models(
+        policy=policy,
+        value=value,
+        reference=reference,
+        reward=reward,
+        codec=codec,
+        policy_optimizer=adam(policy, config.lr, config.betas, config.adam_eps),
+        value_optimizer=adam(value, config.value_lr, config.betas, config.adam_eps),
+        ema={name: p.detach().clone() for name, p in policy.named_parameters()},
+        shares_tokens=shared,
+        value_is_reward=value_is_reward,
+        state={
+            "kl_coef": config.kl_coef,
+            "reward_std": reward.std,
+            "over_limit": 0,
+            "value_warmup": (0 if value_is_reward else 10) if warmup is None else warmup,
+        },
+    )
+
+
+def groups(models: Models) -> dict[str, dict[str, Tensor]]:
+    """The tensors of a checkpoint, one file each."""
+    return {
+        "policy": weights(models.policy),
+        "value": weights(models.value),
+        "ema": models.ema,
+        "policy_optimizer": optimizer_tensors(models.policy_optimizer, models.policy),
+        "value_optimizer": optimizer_tensors(models.value_optimizer, models.value),
+    }
+
+
+def resume(run: Run, models: Models) -> int:
+    """Go on from the newest good checkpoint, if there is one; returns the steps done."""
+    saved = load_checkpoint(run.path)
+    if saved is None:
+        run.rewind(0)
+        return 0
+    tensors, state = saved
+    set_weights(models.policy, tensors["policy"])
+    set_weights(models.value, tensors["value"])
+    models.ema = tensors["ema"]
+    set_optimizer(models.policy_optimizer, models.policy, tensors["policy_optimizer"])
+    set_optimizer(models.value_optimizer, models.value, tensors["value_optimizer"])
+    step = int(state.pop("step"))
+    models.state = state
+    run.rewind(step)
+    return step
+
+
+def publish_all(run: Run, models: Models, config: Config) -> None:
+    """Write the last policy to raw/, the value to value/, the averaged policy to final/."""
+    models.policy.eval()
+    write_folder(run.path / "raw", lambda path: save_policy(models.policy, models.codec, path))
+    write_folder(run.path / "value", lambda path: models.value.save(path, models.codec))
+    if config.ema:
+        set_weights(models.policy, models.ema)
+    publish(run, lambda path: save_policy(models.policy, models.codec, path))

@@ -1,0 +1,145 @@
+"""Sampled responses and what was measured when they were sampled.
+
+Prompts are padded left and responses right, so that responses begin in one column. Passes over a
+model take pieces of sequences of like length with the padding trimmed; the result does not depend
+on how they are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from instil.advantages import explained_variance, kl_k3
+from instil.lm.models import ScalarModel, logprobs
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """B sequences; L prompt tokens, padded left; T response tokens, padded right."""
+
+    tokens: Tensor  # (B, L+T)
+    attention_mask: Tensor  # (B, L+T)  True on real tokens, prompt and response
+    response_mask: Tensor  # (B, T)  True on sampled tokens, the end token included
+
+    @property
+    def prompt_width(self) -> int:
+        """L, the columns before the responses."""
+        return self.tokens.shape[1] - self.response_mask.shape[1]
+
+    def pieces(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Sequences]]:
+        """Some of the sequences in pieces of at most `size`, of like length, padding trimmed."""
+        rows = rows[self.attention_mask[rows].sum(1).argsort(stable=True)]
+        for piece in rows.split(size or len(rows)):
+            yield piece, self._trimmed(piece)
+
+    def _trimmed(self, rows: Tensor) -> Sequences:
+        width = self.prompt_width
+        prompt = int(self.attention_mask[rows, :width].sum(1).max())
+        response = int(self.response_mask[rows].sum(1).max())
+        columns = slice(width - prompt, width + response)
+        return Sequences(
+            self.tokens[rows, columns],
+            self.attention_mask[rows, columns],
+            self.response_mask[rows, :response],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """Sequences and their measurements, (B, T) per response token, (B,) per response."""
+
+    sequences: Sequences
+    logprobs: Tensor  # (B, T)  of the sampled tokens, under the policy that sampled
+    ref_logprobs: Tensor  # (B, T)  the same tokens under the reference
+    values: Tensor  # (B, T)  expected return before each token is chosen
+    scores: Tensor  # (B,)  reward, the setting for cut-off responses applied
+    raw_scores: Tensor  # (B,)  as the reward gave them
+    ended: Tensor  # (B,)  True where the policy wrote the end token
+    entropy: Tensor  # (B, T)
+    sampled_logprobs: Tensor  # (B, T)  as the decoder had them, to find a gap to the trainer
+
+
+def response_logprobs(
+    policy: PreTrainedModel, sequences: Sequences, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """(B, T) logprobs of the response tokens and entropies at their positions; 0 on padding."""
+    width = sequences.prompt_width
+    where = F.pad(sequences.response_mask, (width, 0))
+    found, entropy = logprobs(
+        policy,
+        sequences.tokens,
+        sequences.attention_mask,
+        where,
+        temperature=temperature,
+        entropy=True,
+    )
+    return found[:, width:], entropy[:, width:]
+
+
+def response_values(value: ScalarModel, sequences: Sequences) -> Tensor:
+    """(B, T) values of the states in which the response tokens are chosen: one position earlier."""
+    width, length = sequences.prompt_width, sequences.response_mask.shape[1]
+    values = value.values(sequences.tokens, sequences.attention_mask)
+    return values[:, width - 1 : width + length - 1] * sequences.response_mask
+
+
+def measurements(
+    rollout: Rollout,
+    rewards: Tensor,
+    returns: Tensor,
+    responses: list[str],
+    kl_coef: float,
+    reward_std: float,
+) -> dict[str, float]:
+    """What a rollout tells, under the names that users' dashboards know."""
+    mask = rollout.sequences.response_mask
+    lengths = mask.sum(1).float()
+    log_ratio = (rollout.logprobs - rollout.ref_logprobs) * mask
+    k3 = kl_k3(rollout.logprobs, rollout.ref_logprobs) * mask
+    gap = ((rollout.logprobs - rollout.sampled_logprobs) * mask).abs()
+    penalty = -kl_coef * log_ratio.sum(1)
+    spread = (rollout.raw_scores - rollout.raw_scores.mean()).abs()
+    words = [response.split() for response in responses]
+    return {
+        "objective/kl": log_ratio.sum(1).mean().item(),
+        "objective/kl_per_token": (log_ratio.sum() / mask.sum()).item(),
+        "objective/kl_k3": k3.sum(1).mean().item(),
+        "objective/scores": rollout.raw_scores.mean().item(),
+        "objective/scores_std": rollout.raw_scores.std(unbiased=False).item(),
+        "objective/non_score_reward": penalty.mean().item(),
+        "objective/rlhf_reward": rewards.sum(1).mean().item(),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": (rollout.entropy * mask).sum(1).mean().item(),
+        "val/explained_var": float(explained_variance(returns, rollout.values, mask)),
+        "val/num_eos_tokens": float(rollout.ended.sum()),
+        "val/mean_value": (rollout.values.sum() / mask.sum()).item(),
+        "completions/mean_length": lengths.mean().item(),
+        "completions/min_length": lengths.min().item(),
+        "completions/max_length": lengths.max().item(),
+        "completions/clipped_ratio": 1 - rollout.ended.float().mean().item(),
+        "rollout/max_abs_dlogp": gap.max().item(),
+        "rollout/mean_abs_dlogp": (gap.sum() / mask.sum()).item(),
+        "watch/distinct2": distinct(words),
+        "watch/repeat4": repetition(words),
+        "watch/score_outliers": float((spread > 5 * reward_std).sum()),
+    }
+
+
+def repetition(responses: Sequence[Sequence[str]], n: int = 4) -> float:
+    """Share of responses in which some n words occur twice (n = 4)."""
+    repeated = 0
+    for words in responses:
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        repeated += len(set(grams)) < len(grams)
+    return repeated / max(1, len(responses))
+
+
+def distinct(responses: Sequence[Sequence[str]], n: int = 2) -> float:
+    """Different n-grams over all n-grams of the batch (n = 2); 1 is most varied."""
+    grams = [tuple(t[i : i + n]) for t in responses for i in range(len(t) - n + 1)]
+    return len(set(grams)) / max(1, len(grams))

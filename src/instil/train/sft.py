@@ -1,0 +1,224 @@
+"""Supervised fine-tuning on demonstrations, loss on the response only.
+
+The paper's two uses (Ouyang et al. 2022):
+  SFT baseline  appendix C.1: 16 epochs, cosine to 10 %, residual dropout 0.2, the checkpoint
+                chosen by the reward model's score on validation prompts. Validation loss is
+                overfitted after one epoch, more epochs still raise the score, so both are kept.
+  PPO's start   appendix C.3: 2 epochs with 10 % of the examples from pretraining text
+                (the table [ppo-init] of the recipes).
+
+    instil sft --model runs/base --prompts prompts.jsonl --demonstrations demonstrations.jsonl \\
+        --out runs/sft
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from instil.errors import InstilError
+from instil.lm.batches import TextBatch, batch_indices, text_batch
+from instil.lm.models import load_policy, logprobs, save_policy
+from instil.lm.reward import load_reward
+from instil.lm.sampling import Decoder, SamplingParams
+from instil.lm.text import Codec
+from instil.records import Demonstration, Prompt
+from instil.runs import Run, model_dir, say
+from instil.train.data import by_prompt, context_of, fitting, pretraining_rows, read_all
+from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
+from instil.train.pretrain import text_loss
+
+Pair = tuple[list[int], list[int]]
+
+READ = 8
+"""Responses that each evaluation writes for people to read."""
+READ_TOKENS = 128
+"""Longest of them when no reward model asks for whole responses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(FitConfig):
+    """Train a policy on demonstrations. Defaults follow Ouyang et al. 2022, appendix C.1."""
+
+    model: Path
+    """Model or run to start from."""
+    prompts: tuple[Path, ...]
+    """Prompts that the demonstrations answer; split "valid" validates, "train" trains."""
+    demonstrations: tuple[Path, ...]
+    rm: Path | None = None
+    """Reward model by whose score on validation prompts the checkpoint is chosen; without one
+    the validation loss chooses."""
+    pretraining: tuple[Path, ...] = ()
+    """Text for the pretraining mix."""
+    pretraining_mix: float = 0.0
+    """Share of a batch's examples that come from pretraining text (0.1 for PPO's start, C.3)."""
+    row_length: int = 128
+    """Tokens of an example of pretraining text."""
+    dropout: float = 0.2
+    """Residual dropout (C.1)."""
+    max_prompt_tokens: int = 1024
+    """Longer prompts are left out, and counted (C: 1k)."""
+    max_response_tokens: int = 1024
+    """Longer responses are left out, and counted (C: 1k)."""
+    eval_prompts: int = 128
+    """Validation prompts sampled per evaluation when `rm` is given."""
+    epochs: float = 16
+    batch_size: int = 32
+    lr: float = 9.65e-6
+    threads: int = 0
+    """Torch threads; 0 takes all cores."""
+
+    def __post_init__(self) -> None:
+        FitConfig.__post_init__(self)
+        if not 0 <= self.pretraining_mix < 1:
+            raise InstilError(f"pretraining_mix {self.pretraining_mix} must be in [0, 1)")
+        if self.pretraining_mix and not self.pretraining:
+            raise InstilError("pretraining_mix needs --pretraining, the text to mix in")
+        if self.pretraining_mix and not 0 < self.mixed < self.batch_size:
+            raise InstilError(
+                f"pretraining_mix {self.pretraining_mix} of batch_size {self.batch_size} is "
+                f"{self.mixed} examples; at least one must be text and one a demonstration"
+            )
+        above_zero(self, "max_prompt_tokens", "max_response_tokens", "eval_prompts")
+
+    @property
+    def mixed(self) -> int:
+        """Examples of a batch that are pretraining text."""
+        return round(self.batch_size * self.pretraining_mix)
+
+
+def run(config: Config) -> None:
+    """Train and write a plain Hugging Face directory."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    with Run.open(config.out, "sft", config, threads=torch.get_num_threads()) as run:
+        source = model_dir(config.model)
+        codec, policy = Codec.load(source), load_policy(source, dropout=config.dropout)
+        prompts = by_prompt(read_all(config.prompts, Prompt))
+        demonstrations = read_all(config.demonstrations, Demonstration)
+        context = context_of(policy)
+        train, valid = (
+            _pairs(codec, prompts, demonstrations, config, context, name)
+            for name in ("train", "valid")
+        )
+        text = (
+            pretraining_rows(codec, config.pretraining, config.row_length, config.mixed)
+            if config.mixed
+            else torch.empty(0, 0, dtype=torch.long)
+        )
+        steps = steps_in(
+            len(train), config.batch_size - config.mixed, config.epochs, "demonstrations"
+        )
+        say(f"sft: {len(train)} demonstrations, {len(valid)} for validation")
+        method = Method(
+            name="sft",
+            steps=steps,
+            batches=lambda step: _batches(codec, train, text, config, step),
+            loss=text_loss(policy),
+            tokens=lambda batch: int(batch.mask.sum()),
+            evaluate=_evaluation(run, codec, policy, prompts, valid, config),
+            eval_every=max(1, round(steps / max(1, config.epochs))),
+            select="eval/rm_score" if config.rm else "-eval/loss" if valid else "",
+            shown=("loss", "eval/loss", "eval/rm_score"),
+        )
+        results = fit(run, policy, config, method)
+        publish(run, lambda path: save_policy(policy, codec, path), **results)
+
+
+def _pairs(
+    codec: Codec,
+    prompts: dict[str, Prompt],
+    demonstrations: list[Demonstration],
+    config: Config,
+    context: int,
+    split: str,
+) -> list[Pair]:
+    """Tokenized (prompt, response) of one split; prompts without a split train."""
+    chosen = []
+    for demonstration in demonstrations:
+        if demonstration.prompt_id not in prompts:
+            raise InstilError(
+                f"demonstration of {demonstration.prompt_id} by {demonstration.labeler_id}: no "
+                "such prompt in --prompts; give the file that holds it"
+            )
+        prompt = prompts[demonstration.prompt_id]
+        if (prompt.split or "train") == split:
+            chosen.append(
+                (codec.encode_prompt(prompt.text), codec.encode_response(demonstration.text))
+            )
+    longest = config.max_prompt_tokens, config.max_response_tokens
+    return fitting(chosen, *longest, f"{split} pairs", context)
+
+
+def _batches(
+    codec: Codec, pairs: list[Pair], text: torch.Tensor, config: Config, step: int
+) -> list[TextBatch]:
+    """The micro-batches of one step, short sequences together."""
+    chosen = batch_indices(len(pairs), config.batch_size - config.mixed, config.seed, step)
+    examples = [pairs[i] for i in chosen]
+    if config.mixed:
+        rows = text[batch_indices(len(text), config.mixed, config.seed + 1, step)]
+        examples += [(row[:1], row[1:]) for row in rows.tolist()]
+    examples.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    size = config.micro_batch_size or len(examples)
+    return [
+        text_batch(examples[at : at + size], codec.pad_id) for at in range(0, len(examples), size)
+    ]
+
+
+@torch.no_grad()
+def _mean_loss(codec: Codec, policy: PreTrainedModel, pairs: list[Pair], config: Config) -> float:
+    """Mean loss per response token on validation pairs, in nats."""
+    total, count = 0.0, 0
+    pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
+    for at in range(0, len(pairs), config.batch_size):
+        batch = text_batch(pairs[at : at + config.batch_size], codec.pad_id)
+        total -= logprobs(policy, batch.tokens, batch.mask, batch.loss_mask).sum().item()
+        count += batch.weight
+    return total / count
+
+
+def _evaluation(
+    run: Run,
+    codec: Codec,
+    policy: PreTrainedModel,
+    prompts: dict[str, Prompt],
+    valid: list[Pair],
+    config: Config,
+) -> Callable[[int], dict[str, float]]:
+    """A function of the step: the validation loss, what the reward model says, samples to read."""
+    reward = None if config.rm is None else load_reward(config.rm)
+    context = context_of(policy)
+    length = min(config.max_response_tokens, context // 2)
+    room = min(config.max_prompt_tokens, context - length)
+    short = [p for p in prompts.values() if len(codec.encode_prompt(p.text)) <= room]
+    asked = [p.text for p in short if p.split == "valid"][: config.eval_prompts]
+    if reward is None:
+        asked, length = (asked or [p.text for p in short])[:READ], min(length, READ_TOKENS)
+    elif not asked:
+        raise InstilError(
+            'rm chooses the checkpoint on prompts of split "valid": --prompts has none that fit'
+        )
+    params = SamplingParams(max_tokens=length, temperature=1.0)
+
+    def evaluate(step: int) -> dict[str, float]:
+        metrics = {"eval/loss": _mean_loss(codec, policy, valid, config)} if valid else {}
+        ids = [codec.encode_prompt(text) for text in asked]
+        samples = Decoder(policy, codec).sample(ids, params, config.seed)
+        responses = [codec.decode(tokens) for tokens in samples.tokens]
+        rows: list[dict[str, Any]] = [
+            {"prompt": p, "response": r} for p, r in zip(asked, responses, strict=True)
+        ]
+        if reward is not None:
+            scores = reward(asked, responses)
+            metrics["eval/rm_score"] = sum(scores) / len(scores)
+            rows = [row | {"score": score} for row, score in zip(rows, scores, strict=True)]
+        run.samples(step, rows[:READ])
+        return metrics
+
+    return evaluate
