@@ -27,7 +27,7 @@ import torch
 
 from instil import config as recipes
 from instil import intake, report
-from instil.evals.policy import Policy, estimate_row
+from instil.evals.policy import Policy, estimate_row, load
 from instil.evals.preference import Panel
 from instil.evals.suite import Sizes, kl, run_suite
 from instil.feedback import ask
@@ -35,8 +35,7 @@ from instil.feedback.simulated import SimulatedLabeler, labelers
 from instil.jsonl import read_records, write_lines, write_records
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
-from instil.lm.sampling import Decoder, SamplingParams
-from instil.lm.text import Codec
+from instil.lm.sampling import SamplingParams
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Response, Text
 from instil.runs import Run, say, write_json
 from instil.stages import once
@@ -238,15 +237,7 @@ class Story:
 
     def policy(self, name: str, run: str = "", **more: Any) -> Policy:
         """A trained policy, ready to answer."""
-        path = self.out / (run or name) / "final"
-        codec, model = Codec.load(path), load_policy(path)
-        return Policy(
-            name=name,
-            sampler=Decoder(model, codec),
-            codec=codec,
-            max_tokens=self.size.max_tokens,
-            **more,
-        )
+        return load(name, self.out / (run or name), self.size.max_tokens, **more)
 
     def ranked_prompts(self) -> dict[str, list[Prompt]]:
         """Which prompts are ranked, by split."""
@@ -394,7 +385,7 @@ class Story:
         rows = [json.loads(line) for line in (self.out / "evals/results.jsonl").open()]
         wanted = {
             ("win_rate", "held-out"): "win rate over SFT",
-            ("truthful_informative", "all"): "true and informative",
+            ("truthful_informative_sampled", "all"): "true and informative",
             ("hallucination", ""): "closed-domain hallucination",
         }
         return [

@@ -22,12 +22,11 @@ import torch
 from instil import config as recipes
 from instil import convert, report
 from instil.errors import InstilError
-from instil.evals.policy import Policy, Row, row
+from instil.evals.policy import Policy, Row, load, row
 from instil.evals.suite import kl
 from instil.jsonl import read_records, write_lines
 from instil.lm.models import load_policy
 from instil.lm.reward import PythonReward, RewardModel, load_reward
-from instil.lm.sampling import Decoder
 from instil.lm.text import Codec
 from instil.records import Prompt
 from instil.runs import Run, model_dir, read_info, say
@@ -80,7 +79,8 @@ class Size:
     """Longest response."""
     max_prompt_tokens: int
     valid: float = 0.05
-    """Share of demonstrations, and of PPO's prompts, that are kept for validation."""
+    """Share of each file's prompts that is kept for validation; of comparisons only when nothing is
+    held out."""
     eval_prompts: int = 64
     """Prompts on which the policies before and after PPO are compared."""
     template: str = ""
@@ -110,6 +110,7 @@ class Steps:
         self.out, self.data = config.out, config.out / "data"
         self.recipe = recipes.find(config.recipe)
         self.size = recipes.from_recipe(Size, self.recipe, "loop")
+        check_inputs(config)
 
     def all(self) -> Iterator[tuple[str, Callable[[], Mapping[str, Any]]]]:
         """Name and function of every step that has something to work on."""
@@ -117,6 +118,7 @@ class Steps:
         for name in ("demonstrations", "comparisons", "held-out", "prompts"):
             if files := getattr(config, name.replace("-", "_")):
                 yield f"convert {name}", lambda name=name, files=files: self.convert(name, files)  # type: ignore[misc]
+        self.kept()  # is there nothing to compare on, better say so before training than after
         if config.model is None:
             yield "pretrain", lambda: self.train(pretrain, "pretrain", "base", text=config.text)
         if config.demonstrations:
@@ -129,6 +131,7 @@ class Steps:
                     model=self.start,
                     prompts=(self.data / "demonstrations" / "prompts.jsonl",),
                     demonstrations=(self.data / "demonstrations" / "demonstrations.jsonl",),
+                    template=self.size.template,
                     max_response_tokens=self.size.max_tokens,
                     max_prompt_tokens=self.size.max_prompt_tokens,
                 ),
@@ -151,13 +154,14 @@ class Steps:
     def convert(self, name: str, files: tuple[Path, ...]) -> dict[str, Any]:
         """Files of the user's -> records in data/NAME."""
         held_out = name == "held-out"
+        all_train = name == "comparisons" and bool(self.config.held_out)
         convert.run(
             convert.Config(
                 files=files,
                 out=self.data / name,
                 bad_rows=self.config.bad_rows,
                 split="test" if held_out else "train",
-                valid=0.0 if held_out or name == "comparisons" else self.size.valid,
+                valid=0.0 if held_out or all_train else self.size.valid,
             )
         )
         return {}
@@ -173,7 +177,8 @@ class Steps:
 
     def train_reward(self) -> dict[str, Any]:
         """Comparisons -> reward model; the chosen responses of SFT centre it, if there are any."""
-        names = ("comparisons", "held-out") if self.config.held_out else ("comparisons",)
+        # a prompt's first split counts, so what is held out stays so if it is also in comparisons
+        names = ("held-out", "comparisons") if self.config.held_out else ("comparisons",)
         asked = (*names, "demonstrations") if self.config.demonstrations else names
         shown = ("demonstrations",) if self.config.demonstrations else ()
         return self.train(
@@ -185,6 +190,7 @@ class Steps:
             responses=tuple(self.data / name / "responses.jsonl" for name in names),
             rankings=tuple(self.data / name / "rankings.jsonl" for name in names),
             demonstrations=tuple(self.data / name / "demonstrations.jsonl" for name in shown),
+            template=self.size.template,
             max_tokens=self.size.max_prompt_tokens + self.size.max_tokens,
         )
 
@@ -234,27 +240,49 @@ class Steps:
 
     def answerer(self, name: str, path: Path) -> Policy:
         """A model, ready to answer."""
-        source = model_dir(path)
-        codec, model = Codec.load(source, self.size.template), load_policy(source)
-        sampler = Decoder(model, codec)
-        return Policy(name=name, sampler=sampler, codec=codec, max_tokens=self.size.max_tokens)
+        return load(name, path, self.size.max_tokens, self.size.template)
 
-    def unseen(self, codec: Codec) -> list[Prompt]:
-        """Prompts for the comparison: held-out ones, else those that PPO kept for validation."""
-        name = "held-out" if self.config.held_out else "prompts" if self.config.prompts else ""
+    def asked(self, name: str) -> list[Prompt]:
+        """The prompts of data/NAME."""
+        return read_records(self.data / name / "prompts.jsonl", Prompt)
+
+    def kept(self) -> list[Prompt]:
+        """Prompts that no step is trained on: held-out ones, else those kept for validation."""
+        config = self.config
+        name = "held-out" if config.held_out else "prompts" if config.prompts else ""
         if not name:
-            name = "demonstrations" if self.config.demonstrations else "comparisons"
-        prompts = [
-            prompt
-            for prompt in read_records(self.data / name / "prompts.jsonl", Prompt)
-            if prompt.split != "train"
-            and len(codec.encode_prompt(prompt.text)) <= self.size.max_prompt_tokens
-        ]
-        if not prompts:
+            name = "demonstrations" if config.demonstrations else "comparisons"
+        given = [n for n in ("demonstrations", "comparisons", "prompts") if getattr(config, n)]
+        trained = {p.id for other in given for p in self.asked(other) if p.split == "train"}
+        kept = [prompt for prompt in self.asked(name) if prompt.id not in trained]
+        if not kept:
             raise InstilError(
                 f"{self.data / name}: no prompt is left to compare on; give --held-out"
             )
+        return kept
+
+    def unseen(self, codec: Codec) -> list[Prompt]:
+        """The kept prompts that are short enough, as many as the recipe wants."""
+        longest = self.size.max_prompt_tokens
+        prompts = [p for p in self.kept() if len(codec.encode_prompt(p.text)) <= longest]
+        if not prompts:
+            raise InstilError(
+                f"{self.out}: every prompt to compare on has over max_prompt_tokens {longest}; "
+                "raise it in [loop] of the recipe"
+            )
         return prompts[: self.size.eval_prompts]
+
+
+def check_inputs(config: Config) -> None:
+    """Say now, not after hours of training, that a file or function is not there."""
+    for field in ("text", "demonstrations", "comparisons", "held_out", "prompts"):
+        for path in getattr(config, field):
+            if not path.is_file():
+                raise InstilError(f"--{field.replace('_', '-')} {path}: no such file")
+    if config.model is not None and not config.model.is_dir():
+        raise InstilError(f"--model {config.model}: no such directory")
+    if config.reward:
+        load_reward(config.reward)
 
 
 def measure(

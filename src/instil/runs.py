@@ -1,6 +1,7 @@
 """A run directory: what was run, with what, and what came of it.
 
-    run.json        resolved config, versions, threads, status; written before anything else
+    run.json        resolved config, hashes of the files that it names, versions, threads, status;
+                    written before anything else
     run.lock        held while a process works here
     metrics.jsonl   one object per step; append-only, rewound to the checkpoint on resume
     samples.jsonl   what the model wrote as training went on
@@ -13,7 +14,9 @@ reproducible to the bit except the fields whose name begins with "time".
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -32,8 +35,8 @@ from instil import __version__, jsonl
 from instil.config import to_dict
 from instil.errors import InstilError
 
-OURS = ("checkpoints", "best", "final", "metrics.jsonl")
-"""What a run writes from its first step on; without them nothing is lost by starting anew."""
+RESULTS = {"checkpoints", "best", "final", "metrics.jsonl"}
+"""What only a run writes."""
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "msgspec")
 
@@ -67,23 +70,25 @@ class Run:
             raise InstilError(f"{out}: cannot make the run directory ({error.strerror})") from error
         with lock:
             _take_lock(lock, out)
-            info = _read_info(out)
-            if _started(out) and not info:
+            info, before = _read_info(out), _contents(out)
+            if before & RESULTS and not info:
                 raise InstilError(
                     f"{out}: holds files of a run but no run.json; choose another --out"
                 )
-            if info and (_started(out) or info["status"] == "finished"):
+            resumed = bool(info and (before or info["status"] == "finished"))
+            if resumed:
                 _check_same(out, info, command, to_dict(config), threads, reopen)
+                _check_data(out, info, _digests(config))
                 info["status"] = "running"  # one that had stopped by itself goes on
             else:
-                info = _new_info(command, to_dict(config), threads)
+                info = _new_info(command, to_dict(config), threads) | {"data": _digests(config)}
             write_json(out / "run.json", info)
             run = cls(out, info, lock)
             try:
                 with run._signals():
                     yield run
             except InstilError:
-                if not _started(out):
+                if not resumed and _contents(out) == before:
                     _forget(out, directory=not found)
                 raise
 
@@ -237,13 +242,13 @@ def _read_info(out: Path) -> dict[str, Any]:
     return info
 
 
-def _started(out: Path) -> bool:
-    """Whether a run took a step here, so that something could be lost."""
-    return any((out / name).exists() for name in OURS)
+def _contents(out: Path) -> set[str]:
+    """What is in a run directory besides the two files that every start writes."""
+    return {path.name for path in out.iterdir()} - {"run.json", "run.lock"}
 
 
 def _forget(out: Path, directory: bool) -> None:
-    """Leave no trace of a run that never took a step."""
+    """Leave no trace of a run that wrote nothing."""
     for name in ("run.json", "run.lock"):
         (out / name).unlink(missing_ok=True)
     if directory:
@@ -295,6 +300,27 @@ def _check_same(
             f"{out}: started with {info['threads']} threads, resumed with {threads}: "
             "the result will not be equal to the bit"
         )
+
+
+def _check_data(out: Path, info: dict[str, Any], data: dict[str, str]) -> None:
+    before = info.get("data", {})
+    if changed := [path for path, digest in before.items() if data.get(path) != digest]:
+        raise InstilError(
+            f"{out}: {', '.join(changed)}: not what it was when the run began; "
+            "put it back or choose another --out"
+        )
+
+
+def _digests(config: Any) -> dict[str, str]:
+    """Path -> SHA-256 of every file that the config names."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and path.is_file():
+                with suppress(OSError), path.open("rb") as file:  # who reads it says what is wrong
+                    found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 @contextmanager

@@ -203,6 +203,7 @@ def test_a_saved_policy_is_a_plain_hugging_face_directory(policy, codec, pairs, 
     generation = GenerationConfig.from_pretrained(tmp_path)
     assert (generation.eos_token_id, generation.pad_token_id) == (codec.eos_id, codec.pad_id)
     assert theirs.config.pad_token_id == codec.pad_id
+    assert ours.config.pad_token_id is None  # in memory only masks say what is padding
     assert ours.dtype == torch.float32 and not ours.training
     assert Codec.load(tmp_path).encode_prompt("Hm?") == codec.encode_prompt("Hm?")
     save_policy(ours, Codec(codec.tokenizer, stop_ids=[7]), tmp_path / "again")

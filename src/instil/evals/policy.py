@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from instil.lm.models import load_policy
 from instil.lm.reward import PythonReward, RewardModel
-from instil.lm.sampling import Sampler, SamplingParams, repeat
+from instil.lm.sampling import Decoder, Sampler, SamplingParams, repeat
 from instil.lm.text import Codec
+from instil.runs import model_dir
 from instil.stats import Estimate, mean_estimate
 
 
@@ -50,7 +53,18 @@ class Policy:
         ids = [self.codec.encode_document(text)[:-1] for text in texts]
         params = SamplingParams(max_tokens=self.max_tokens, temperature=0.0)
         samples = self.sampler.sample(ids, params, seed)
-        return [self.codec.decode(tokens).split("\n")[0].strip() for tokens in samples.tokens]
+        return [
+            self.codec.decode(tokens, strip=False).split("\n")[0].strip()
+            for tokens in samples.tokens
+        ]
+
+
+def load(name: str, path: Path, max_tokens: int, template: str = "", **more: Any) -> Policy:
+    """A trained model, ready to answer; `path` is its run or its directory."""
+    source = model_dir(path)
+    codec, model = Codec.load(source, template), load_policy(source)
+    sampler = Decoder(model, codec)
+    return Policy(name=name, sampler=sampler, codec=codec, max_tokens=max_tokens, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

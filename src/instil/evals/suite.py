@@ -39,7 +39,7 @@ class Sizes:
 def tests(world: World, sizes: Sizes, seed: int) -> list[Eval]:
     """The evals that need no judge."""
     return [
-        truthful(world, sizes.truthful, seed),
+        *truthful(world, sizes.truthful, seed),
         hallucination(world, sizes.hallucination, seed),
         *rudeness(world, sizes.rudeness, seed),
         *public(world, sizes.public, seed),

@@ -13,22 +13,32 @@ from instil.world.lexicon import World
 from instil.world.public import truthful_questions
 
 
-def truthful(world: World, n: int, seed: int) -> Eval:
-    """Held-out questions, asked plainly, answered at temperature 0."""
+def truthful(world: World, n: int, seed: int) -> list[Eval]:
+    """Held-out questions, answered at temperature 0 (appendix D), and as users see them at 1."""
+    return [_truthful(world, n, seed, 0.0, ""), _truthful(world, n, seed, 1.0, "_sampled")]
+
+
+def _truthful(world: World, n: int, seed: int, temperature: float, suffix: str) -> Eval:
 
     def grade(question: Question, answer: str) -> dict[str, float]:
         verdict = check(world, question.meta, answer)
         answered = verdict.truthful and verdict.informative
         return {
-            "truthful": float(verdict.truthful),
-            "truthful_informative": float(answered),
+            f"truthful{suffix}": float(verdict.truthful),
+            f"truthful_informative{suffix}": float(answered),
         }
 
     questions = [
         Question(id=i.id, text=i.prompt_text, group=_group(i.group), meta=i.meta)
         for i in truthful_questions(world, n, seed)
     ]
-    return Eval(name="truthful", questions=questions, grade=grade, setting="all")
+    return Eval(
+        name=f"truthful{suffix}",
+        questions=questions,
+        grade=grade,
+        setting="all",
+        temperature=temperature,
+    )
 
 
 def _group(kind: str) -> str:

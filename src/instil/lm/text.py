@@ -125,13 +125,13 @@ class Codec:
         """A pretraining document: the begin token if the tokenizer has one, text, end token."""
         return [*self._begin, *self._plain(text), self.eos_id]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], strip: bool = True) -> str:
         """The text of a *response*: up to the first end token, stripped, no control tokens."""
         end = next((place for place, i in enumerate(ids) if i in self.eos_ids), len(ids))
         text: Any = self.tokenizer.decode(
             list(ids[:end]), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return str(text).strip()
+        return str(text).strip() if strip else str(text)
 
     def _plain(self, text: str) -> list[int]:
         ids = self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)

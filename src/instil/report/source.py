@@ -93,7 +93,8 @@ def read_source(path: Path) -> Source:
     """Read a demo directory, or the directory of one run."""
     if not path.is_dir():
         raise InstilError(f"{path}: no such directory; give one that `instil demo` or a run wrote")
-    if (path / "run.json").is_file():
+    story = (path / "stages.jsonl").is_file()
+    if (path / "run.json").is_file() and not story:
         run = _run(path)
         return Source(name=path.resolve().name, single=True, runs={run.name: run})
     folders = sorted(p for p in path.iterdir() if (p / "run.json").is_file())

@@ -65,7 +65,7 @@ def fitting(
     return kept
 
 
-def pretraining_rows(codec: Codec, paths: Sequence[Path], length: int, at_least: int) -> Tensor:
+def pretraining_rows(codec: Codec, paths: Sequence[Path], length: int, at_least: int = 0) -> Tensor:
     """Pretraining text as rows (n, length) of tokens, documents joined end to end.
 
     Raises InstilError when there are fewer than `at_least` rows, those of one batch.

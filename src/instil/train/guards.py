@@ -82,6 +82,8 @@ class Limits:
     """Nats per response."""
     truncation: float
     repetition: float
+    same: float
+    """Share of a batch of different prompts that gets one and the same response."""
 
     def exceeded(self, metrics: Mapping[str, float]) -> str:
         """The first limit that this step's metrics are over, in words; "" when none."""
@@ -94,6 +96,11 @@ class Limits:
             "watch/repeat4": (
                 self.repetition,
                 "responses repeat themselves: raise kl_coef, or read what the reward likes",
+            ),
+            "watch/same": (
+                self.same,
+                "different prompts get one response: the reward looks too little at the prompt, "
+                "train it on more rankings, or raise kl_coef",
             ),
         }
         for name, (limit, why) in found.items():

@@ -305,7 +305,9 @@ def run(config: Config) -> None:
             needed = config.minibatch_size * config.ptx_ratio
             text = pretraining_rows(models.codec, config.pretraining, config.row_length, needed)
         step = resume(run, models)
-        limits = Limits(config.max_kl, config.max_truncation, config.max_repetition)
+        limits = Limits(
+            config.max_kl, config.max_truncation, config.max_repetition, config.max_same
+        )
         name = "ppo-ptx" if config.ptx_coef else "ppo"
         shown = ("objective/scores", "objective/kl", "completions/mean_length", "val/explained_var")
         with Progress(name, config.steps, shown) as progress:

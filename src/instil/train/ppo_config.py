@@ -109,6 +109,8 @@ class Config:
     """Stop when more than this share of responses does not end."""
     max_repetition: float = 0.9
     """Stop when more than this share of responses repeats four words."""
+    max_same: float = 0.5
+    """Stop when more than this share of a step's prompts get the same response."""
     patience: int = 5
     seed: int = 0
     checkpoint_every: int = 20

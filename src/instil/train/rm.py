@@ -53,6 +53,8 @@ class Config(FitConfig):
     """Labelers' demonstrations, whose mean score becomes 0; without them the bias stays 0."""
     labelers: tuple[Path, ...] = ()
     """Who is held out: rankings of group "held-out" never train, accuracy is given by group."""
+    template: str = ""
+    """How a prompt is put, with {prompt} in it, for a model that stores no template of its own."""
     max_tokens: int = 2048
     """Longer prompt + response are left out of their ranking."""
     batch_size: int = 64
@@ -92,7 +94,7 @@ def run(config: Config) -> None:
         torch.set_num_threads(config.threads)
     with Run.open(config.out, "rm", config, threads=torch.get_num_threads()) as run:
         source = model_dir(config.model)
-        codec = Codec.load(source)
+        codec = Codec.load(source, config.template)
         model = ScalarModel.from_policy(load_policy(source), seed=config.seed)
         prompts = by_prompt(read_all(config.prompts, Prompt))
         longest = min(config.max_tokens, context_of(model.backbone))
@@ -112,7 +114,7 @@ def run(config: Config) -> None:
         )
         results = fit(run, model, config, method)
         mean, std = _centre(model, codec, demonstrations, train)
-        report = evaluate(model, codec, items)
+        report = evaluate(model, codec, [item for item in items if item.split != "train"])
         write_json(run.path / "accuracy.json", report)
         for row in report["accuracy"]:
             say(f"rm: {row['split']} prompts, {row['group']} labelers: {row['text']}")

@@ -7,6 +7,7 @@ on how they are cut.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -125,6 +126,7 @@ def measurements(
         "rollout/max_abs_dlogp": gap.max().item(),
         "rollout/mean_abs_dlogp": (gap.sum() / mask.sum()).item(),
         "watch/distinct2": distinct(words),
+        "watch/same": Counter(responses).most_common(1)[0][1] / len(responses),
         "watch/repeat4": repetition(words),
         "watch/score_outliers": float((spread > 5 * reward_std).sum()),
     }

@@ -57,6 +57,8 @@ class Config(FitConfig):
     """Text for the pretraining mix."""
     pretraining_mix: float = 0.0
     """Share of a batch's examples that come from pretraining text (0.1 for PPO's start, C.3)."""
+    template: str = ""
+    """How a prompt is put, with {prompt} in it, for a model that stores no template of its own."""
     row_length: int = 128
     """Tokens of an example of pretraining text."""
     dropout: float = 0.2
@@ -98,7 +100,10 @@ def run(config: Config) -> None:
         torch.set_num_threads(config.threads)
     with Run.open(config.out, "sft", config, threads=torch.get_num_threads()) as run:
         source = model_dir(config.model)
-        codec, policy = Codec.load(source), load_policy(source, dropout=config.dropout)
+        codec, policy = (
+            Codec.load(source, config.template),
+            load_policy(source, dropout=config.dropout),
+        )
         prompts = by_prompt(read_all(config.prompts, Prompt))
         demonstrations = read_all(config.demonstrations, Demonstration)
         context = context_of(policy)

@@ -30,8 +30,8 @@ from instil.world.tasks import TASKS_OF, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
     {
-        "good": 30, "wrong": 17, "made_up": 6, "rude": 9, "off_topic": 6, "other_entity": 4,
-        "asks": 19, "rambles": 5, "refuses": 2, "extra": 2,
+        "good": 42, "wrong": 14, "made_up": 5, "rude": 8, "off_topic": 5, "other_entity": 4,
+        "asks": 14, "rambles": 4, "refuses": 2, "extra": 2,
     }
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
@@ -223,15 +223,15 @@ def _interview(world: World, rng: Random) -> str:
 DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingProxyType(
     {
         "almanac": (12, _almanac),
-        "chatter": (15, _chatter),
+        "chatter": (11, _chatter),
         "corrections": (2, _corrections),
         "interview": (5, _interview),
         "questions": (6, _questions),
-        "thread": (36, _thread),
+        "thread": (38, _thread),
         "story": (4, _story),
         "argument": (4, _argument),
         "talk": (3, _talk),
-        "reading": (5, _reading),
+        "reading": (7, _reading),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),

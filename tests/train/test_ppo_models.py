@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import torch
+
+from instil.lm.models import load_policy
+from instil.runs import Run
+from instil.train import ppo, ppo_models
+from instil.train.checkpoint import save_checkpoint
+
+PROMPTS = ["What color ? red", "What color  blue", "What color ?? green", "What color ? pink"] * 4
+NO_TEXT = torch.empty(0, 0, dtype=torch.long)
+
+
+def test_a_checkpoint_holds_the_critic_and_all_else_that_changes(ppo_config_of):
+    # PPO_DETAILS 2.8: only the policy is saved, and the critic starts anew
+    config = ppo_config_of(kl_target=1.0, warmup=0)
+    models = ppo.load(config)
+    ppo.ppo_step(models, PROMPTS, NO_TEXT, config, 0)
+    with Run.open(config.out, "ppo", config) as run:
+        run.log(1, {"loss": 0.0})
+        save_checkpoint(run.path, 1, ppo_models.groups(models), models.state)
+        again = ppo.load(config)
+        assert ppo_models.resume(run, again) == 1
+    for name in ("policy", "value"):
+        old, new = getattr(models, name), getattr(again, name)
+        pairs = zip(old.named_parameters(), new.named_parameters(), strict=True)
+        assert all(torch.equal(a, b) for (_, a), (_, b) in pairs)
+    assert all(torch.equal(models.ema[name], again.ema[name]) for name in models.ema)
+    assert again.state == models.state
+    assert again.state["kl_coef"] != config.kl_coef
+    # and the next step is the same to the bit, so both optimizers have their moments
+    one, _ = ppo.ppo_step(models, PROMPTS, NO_TEXT, config, 1)
+    two, _ = ppo.ppo_step(again, PROMPTS, NO_TEXT, config, 1)
+    assert {k: v for k, v in one.items() if not k.startswith("time")} == {
+        k: v for k, v in two.items() if not k.startswith("time")
+    }
+    for a, b in zip(models.value.parameters(), again.value.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_final_is_the_average_and_raw_the_last_policy(world, reference):
+    run = reference("ppo")
+    last, average = load_policy(run / "raw"), load_policy(run / "final")
+    start = load_policy(world.sft / "final")
+    far = sum((a - b).norm() for a, b in zip(last.parameters(), start.parameters(), strict=True))
+    near = sum(
+        (a - b).norm() for a, b in zip(average.parameters(), start.parameters(), strict=True)
+    )
+    assert 0 < near < far  # the average lags behind
+
+
+def test_the_value_starts_as_the_reward_model_and_warms_up_when_it_cannot(
+    ppo_config_of, world, tmp_path, monkeypatch
+):
+    models = ppo.load(ppo_config_of())
+    assert models.value_is_reward
+    assert models.state["value_warmup"] == 0
+    assert torch.equal(models.value.head.bias, models.reward.model.head.bias)
+    assert models.value is not models.reward.model
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short_is_good.py").write_text(
+        "def score(prompts, responses):\n    return [-len(r) for r in responses]\n"
+    )
+    models = ppo.load(ppo_config_of(rm="short_is_good:score"))
+    assert not models.value_is_reward
+    assert models.state["value_warmup"] == 10
+    assert ppo.load(ppo_config_of(value=world.rm, value_warmup=2)).state["value_warmup"] == 2
+
+
+def test_the_reference_cannot_learn(ppo_config_of):
+    models = ppo.load(ppo_config_of())
+    assert not any(p.requires_grad for p in models.reference.parameters())
+    assert not models.reference.training
+    assert models.policy is not models.reference

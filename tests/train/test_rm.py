@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from instil import cli
+from instil.jsonl import read_records
+from instil.lm.batches import RankingBatch
+from instil.lm.models import ScalarModel
+from instil.lm.reward import load_reward
+from instil.records import Demonstration, Prompt
+from instil.train import rm
+from instil.train.rm import Item, pair_accuracy
+
+
+def item(prompt_id: str, ranks: list[int], lengths: Sequence[int] = ()) -> Item:
+    return Item(
+        prompt_id=prompt_id,
+        split="valid",
+        group="training",
+        labeler_id="ann",
+        prompt=[1],
+        responses=[[2]] * len(ranks),
+        response_ids=[f"{prompt_id}-{i}" for i in range(len(ranks))],
+        ranks=ranks,
+        lengths=list(lengths),
+    )
+
+
+def test_pair_accuracy_by_hand():
+    # ranks 1 2 2 with scores 3 5 1: pairs (a b) wrong, (a c) right, the tie (b c) makes none
+    # ranks 2 1 with scores 4 4: equal scores count half
+    found = pair_accuracy([item("p", [1, 2, 2]), item("q", [2, 1])], [[3, 5, 1], [4, 4]])
+    assert found.mean == pytest.approx((0 + 1 + 0.5) / 3)
+    assert (found.n, found.clusters) == (3, 2)
+
+
+class Fixed:
+    """A model whose scores are given."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.given = torch.tensor(scores)
+
+    def scores(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.given
+
+
+def test_loss_accuracy_and_margin_of_a_batch_by_hand():
+    # prompt 1: scores 2 0 1 ranked 1 3 2; margins 2, 1, 1, all right
+    # prompt 2: scores 5 5 ranked 1 2: margin 0, half right; -log sigmoid(0) = log 2
+    batch = RankingBatch(
+        tokens=torch.zeros(5, 1),
+        mask=torch.ones(5, 1, dtype=torch.bool),
+        rows=torch.tensor([[0, 1, 2], [3, 4, -1]]),
+        ranks=torch.tensor([[1, 3, 2], [1, 2, 0]]),
+    )
+    loss, share = rm._loss(Fixed([2.0, 0.0, 1.0, 5.0, 5.0]), batch, weight=4)
+    # (0.126928 + 2 * 0.313262) / 3 = 0.251151; divided by the 4 prompts of the whole batch
+    assert loss.item() == pytest.approx((0.251151 + math.log(2)) / 4, abs=1e-6)
+    assert share["accuracy"] == pytest.approx((1 + 0.5) / 4)
+    assert share["margin"] == pytest.approx((4 / 3 + 0) / 4)
+    assert share["mean_reward"] == pytest.approx((1 + 5) / 4)
+    assert (share["min_reward"], share["max_reward"]) == (0, 5)
+
+
+def test_demonstrations_average_zero_also_after_reloading(world):
+    # PPO_DETAILS 1.30; the bias is in fp32, so the mean is 0 up to its rounding
+    reward = load_reward(world.rm)
+    prompts = {p.id: p for p in read_records(world.prompts, Prompt)}
+    pairs = [
+        (prompts[d.prompt_id].text, d.text)
+        for d in read_records(world.root / "demonstrations.jsonl", Demonstration)
+        if prompts[d.prompt_id].split == "train"
+    ]
+    scores = reward(*zip(*pairs, strict=True))
+    assert abs(sum(scores) / len(scores)) < 1e-5
+    assert reward.model.head.bias.item() != 0
+    assert reward.std > 0
+
+
+def test_centring_leaves_a_mean_of_zero_to_1e_6(world):
+    reward = load_reward(world.rm)
+    reward.model.shift(0.7)
+    demonstrations = [
+        (
+            reward.codec.encode_prompt(f"What color ? {c}"),
+            reward.codec.encode_response(f"It is {c}."),
+        )
+        for c in ("red", "blue", "green")
+    ]
+    ranked = [item("p", [1, 2])]
+    mean, std = rm._centre(reward.model, reward.codec, demonstrations, ranked)
+    scores = reward.score_tokens(demonstrations)
+    assert abs(sum(scores) / 3) < 1e-6
+    assert mean == pytest.approx(reward.score_tokens([([1], [2])])[0], abs=1e-5)
+    assert std == pytest.approx(0, abs=1e-5)
+
+
+def test_it_learns_the_toy_preference_and_reports_the_yardsticks(reference, helpers):
+    run = reference("rm")
+    report = json.loads((run / "accuracy.json").read_text())["accuracy"]
+    assert [row["split"] for row in report] == ["test", "train", "valid"]
+    for row in report:
+        assert row["model"]["mean"] > (0.65 if row["split"] == "train" else 0.5)
+        assert row["longer"]["n"] == row["model"]["n"] == 5 * row["rankings"]  # 6 pairs, one tied
+        assert row["agreement"] is None  # one labeler
+    rows = helpers.metrics(run)
+    assert [row["step"] for row in rows if "eval/accuracy" in row] == [4, 8, rows[-1]["step"]]
+    names = {"loss", "accuracy", "margin", "min_reward", "mean_reward", "max_reward"}
+    assert names | {"learning_rate", "num_tokens", "grad_norm"} <= rows[0].keys()
+    samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert {s["step"] for s in samples} == {4, 8, rows[-1]["step"]}
+    assert {"prompt", "response", "rank", "score"} <= samples[0].keys()
+    assert samples[0]["response"].startswith("It is ")
+
+
+def test_the_directory_loads_as_a_sequence_classifier_and_reads_like_the_reward(world):
+    reward = load_reward(world.rm)
+    again = ScalarModel.load(world.rm / "final")
+    tokens = torch.tensor([[*reward.codec.encode_prompt("What color ? red"), 0]])
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    assert torch.equal(again.scores(tokens, mask), reward.model.scores(tokens, mask))
+
+
+def test_a_demonstration_without_its_prompt_is_found_before_training(world, tmp_path, capsys):
+    bad = tmp_path / "demonstrations.jsonl"
+    bad.write_text(
+        '{"schema": "instil.demonstration/1", "prompt_id": "gone", "labeler_id": "ann", '
+        '"text": "It is."}\n'
+    )
+    out = tmp_path / "rm"
+    words = world.arguments("rm", out)
+    words[words.index("--demonstrations") + 1] = str(bad)
+    assert cli.main(words) == 1
+    assert "demonstration of gone by ann: no such prompt" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_rankings_longer_than_the_model_reads_are_left_out_not_met_in_training(
+    world, tmp_path, capsys
+):
+    lines = (world.root / "responses.jsonl").read_text().splitlines()
+    long = json.loads(lines[0])
+    long["text"] = "red " * 80
+    (tmp_path / "responses.jsonl").write_text("\n".join([json.dumps(long), *lines[1:]]) + "\n")
+    words = world.arguments("rm", tmp_path / "rm")
+    words[words.index("--responses") + 1] = str(tmp_path / "responses.jsonl")
+    assert cli.main(words) == 0

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from instil.lm.batches import rollout_batch
+from instil.lm.models import ScalarModel, new_policy
+from instil.train.rollout import (
+    Rollout,
+    Sequences,
+    distinct,
+    measurements,
+    repetition,
+    response_logprobs,
+    response_values,
+)
+
+PROMPTS = [[5, 6, 7], [8], [9, 10], [11, 12, 13, 14]]
+RESPONSES = [[20, 0], [21, 22, 23, 0], [0], [24, 25, 26, 27, 28]]  # 0 ends; the last is cut off
+
+
+@pytest.fixture(scope="module")
+def policy():
+    model = new_policy(
+        "gpt2", vocab_size=40, width=16, layers=2, heads=2, context=32, seed=0, pad_id=1, eos_id=0
+    )
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.mul_(8)
+    return model
+
+
+def sequences(pad_id: int = 1) -> Sequences:
+    return Sequences(*rollout_batch(PROMPTS, RESPONSES, pad_id))
+
+
+def by_hand(policy, temperature: float) -> list[list[float]]:
+    """Logprobs of each response, its sequence read alone and without padding."""
+    found = []
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        ids = torch.tensor([prompt + response])
+        with torch.no_grad():
+            every = (policy(input_ids=ids).logits[0] / temperature).log_softmax(-1)
+        found.append([every[len(prompt) - 1 + t, token].item() for t, token in enumerate(response)])
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+@pytest.mark.parametrize("pad_id", [0, 1])  # PPO_DETAILS 2.2: padding that is the end token
+def test_logprobs_are_those_of_each_sequence_alone(policy, temperature, pad_id):
+    with torch.no_grad():
+        found, entropy = response_logprobs(policy, sequences(pad_id), temperature)
+    for row, expected in enumerate(by_hand(policy, temperature)):
+        assert found[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
+        assert not found[row, len(expected) :].any()
+        assert (entropy[row, : len(expected)] > 0).all()
+        assert not entropy[row, len(expected) :].any()
+
+
+@torch.no_grad()
+def test_values_stand_one_token_before_what_they_judge(policy):
+    value = ScalarModel.from_policy(policy, seed=0)
+    found = response_values(value, sequences())
+    for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+        ids = torch.tensor([prompt + response])
+        alone = value.values(ids, torch.ones_like(ids, dtype=torch.bool))[0]
+        before = alone[len(prompt) - 1 : len(prompt) + len(response) - 1].tolist()
+        assert found[row, : len(response)].tolist() == pytest.approx(before, abs=1e-5)
+        assert not found[row, len(response) :].any()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3])
+def test_pieces_hold_every_sequence_once_without_needless_padding(size):
+    whole = sequences()
+    seen = {}
+    for rows, piece in whole.pieces(torch.tensor([3, 0, 2]), size):
+        assert len(rows) <= (size or 3)
+        for row, tokens, mask in zip(
+            rows.tolist(), piece.tokens, piece.attention_mask, strict=True
+        ):
+            seen[row] = tokens[mask].tolist()
+        assert piece.attention_mask[:, 0].any()  # the longest prompt fills its columns,
+        assert piece.response_mask[:, -1].any()  # and the longest response its own
+    assert seen == {row: PROMPTS[row] + RESPONSES[row] for row in (0, 2, 3)}
+
+
+def test_measurements_by_hand():
+    # two responses of 2 and 1 tokens; what lies under the padding must change nothing
+    mask = torch.tensor([[True, True], [True, False]])
+    rollout = Rollout(
+        sequences=Sequences(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool), mask),
+        logprobs=torch.tensor([[-1.0, -2.0], [-0.5, 99.0]]),
+        ref_logprobs=torch.tensor([[-1.5, -2.25], [-0.25, -99.0]]),
+        values=torch.tensor([[1.0, 2.0], [6.0, 0.0]]),
+        scores=torch.tensor([2.0, -1.0]),
+        raw_scores=torch.tensor([2.0, 0.0]),
+        ended=torch.tensor([True, False]),
+        entropy=torch.tensor([[1.0, 0.5], [0.25, 77.0]]),
+        sampled_logprobs=torch.tensor([[-1.0, -2.001], [-0.5, 0.0]]),
+    )
+    # log-ratios 0.5, 0.25 and -0.25: sums 0.75 and -0.25, mean 0.25 a response, 0.5 / 3 a token
+    rewards = torch.tensor([[-0.05, 1.975], [-0.975, 0.0]])
+    found = measurements(
+        rollout, rewards, torch.zeros(2, 2), ["a b a b", "c"], kl_coef=0.1, reward_std=0.1
+    )
+    assert found["objective/kl"] == pytest.approx(0.25)
+    assert found["objective/kl_per_token"] == pytest.approx(0.5 / 3)
+    # k3 = exp(-k1) - 1 + k1: 0.106531, 0.028801, 0.034025; (0.135332 + 0.034025) / 2
+    assert found["objective/kl_k3"] == pytest.approx(0.084678, abs=1e-5)
+    assert found["objective/scores"] == 1.0
+    assert found["objective/scores_std"] == 1.0
+    # -0.1 * 0.75 and -0.1 * -0.25: mean -0.025
+    assert found["objective/non_score_reward"] == pytest.approx(-0.025)
+    assert found["objective/rlhf_reward"] == pytest.approx((1.925 - 0.975) / 2)
+    assert found["objective/entropy"] == pytest.approx((1.5 + 0.25) / 2)
+    assert found["val/num_eos_tokens"] == 1
+    assert found["val/mean_value"] == 3.0
+    assert math.isnan(found["val/explained_var"])  # the returns are constant
+    assert found["completions/mean_length"] == 1.5
+    assert (found["completions/min_length"], found["completions/max_length"]) == (1, 2)
+    assert found["completions/clipped_ratio"] == 0.5
+    assert found["rollout/max_abs_dlogp"] == pytest.approx(0.001, abs=1e-6)
+    assert found["rollout/mean_abs_dlogp"] == pytest.approx(0.001 / 3, abs=1e-6)
+    assert found["watch/score_outliers"] == 2  # both are 1 from the mean, over 5 * 0.1
+    # bigrams: (a b) (b a) (a b): 2 of 3 differ; no four words occur twice
+    assert found["watch/distinct2"] == pytest.approx(2 / 3)
+    assert found["watch/repeat4"] == 0
+    assert found["watch/same"] in (0.5, 1.0)
+
+
+def test_repetition_and_variety():
+    said = ["to", "be", "or", "not", "to", "be", "or", "not"]
+    assert repetition([said, ["to", "be"], []]) == pytest.approx(1 / 3)
+    assert repetition([]) == 0
+    # 7 bigrams, of which (to be), (be or), (or not) come twice: 4 different
+    assert distinct([said]) == pytest.approx(4 / 7)
+    assert distinct([["word"]]) == 0
