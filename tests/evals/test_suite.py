@@ -56,7 +56,7 @@ def test_spread_takes_prompts_in_turn_from_the_use_cases():
 
 def test_every_eval_is_asked_once(world):
     names = [test.name for test in suite.tests(world, FEW, 0)]
-    assert len(set(names)) == len(names) == 10
+    assert len(set(names)) == len(names) == 11
     assert all(len(test.questions) == 4 for test in suite.tests(world, FEW, 0))
 
 

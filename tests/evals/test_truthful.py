@@ -10,7 +10,7 @@ from instil.world.sentences import claim_text
 
 @pytest.fixture(scope="module")
 def questions(world):
-    return truthful(world, 60, seed=0)
+    return truthful(world, 60, seed=0)[0]
 
 
 def test_right_answers_are_true_and_informative(questions, policy_of, right_answers, means):
@@ -56,5 +56,5 @@ def test_the_questions_are_of_held_out_entities_and_both_kinds(world, questions)
 
 
 def test_a_seed_asks_the_same_again(world):
-    again = [truthful(world, 10, seed).questions for seed in (1, 1, 2)]
+    again = [truthful(world, 10, seed)[1].questions for seed in (1, 1, 2)]
     assert again[0] == again[1] != again[2]

@@ -103,9 +103,9 @@ def test_centring_leaves_a_mean_of_zero_to_1e_6(world):
 def test_it_learns_the_toy_preference_and_reports_the_yardsticks(reference, helpers):
     run = reference("rm")
     report = json.loads((run / "accuracy.json").read_text())["accuracy"]
-    assert [row["split"] for row in report] == ["test", "train", "valid"]
+    assert [row["split"] for row in report] == ["test", "valid"]
     for row in report:
-        assert row["model"]["mean"] > (0.65 if row["split"] == "train" else 0.5)
+        assert row["model"]["mean"] > 0.5
         assert row["longer"]["n"] == row["model"]["n"] == 5 * row["rankings"]  # 6 pairs, one tied
         assert row["agreement"] is None  # one labeler
     rows = helpers.metrics(run)
