@@ -117,8 +117,8 @@ def test_verdicts_are_the_checkers(world, prompts, good, means):
     found = means(rows)
     # follows: 1, 1, 0 in open_qa, chat, open_qa; BAD has 2 words
     assert found["follows", "all"] == pytest.approx(2 / 3)
-    assert found["follows", "open_qa"] == 0.5
-    assert found["follows", "chat"] == 1
+    assert found["follows_use_case", "open_qa"] == 0.5
+    assert found["follows_use_case", "chat"] == 1
     assert found["length", "all"] == pytest.approx((2 * len(good.split()) + 2) / 3)
     assert ("constraint", "all") not in found
     assert flags == [(), (), ("fails_task", "inappropriate", "rude")]

@@ -87,7 +87,7 @@ def verdicts(
         rows.append(row("constraint", policy, "all", constrained))
     for use_case in sorted({p.use_case for p in prompts}):
         chosen = [(p.id, float(v.follows)) for p, v in pairs if p.use_case == use_case]
-        rows.append(row("follows", policy, use_case, chosen))
+        rows.append(row("follows_use_case", policy, use_case, chosen))
     return rows, [verdict.flags() for verdict in found]
 
 

@@ -20,7 +20,7 @@ from instil.world.check import Verdict, check
 from instil.world.flaws import flawed
 from instil.world.lexicon import World
 
-NOISE = 0.8
+NOISE = 0.72
 """Standard deviation of a labeler's noise, set so that training labelers agree on about 73 % of the
 pairs (72.6 +- 1.5 % in Ouyang et al. 2022). `measure_agreement` over 510 prompts with 6 responses:
 74.7 % on replies as in threads (internet.REPLIES), 71.2 % on answers of which 55 % are right."""

@@ -96,7 +96,7 @@ def headline(source: Source) -> Context:
     won = source.find("win_rate", best, settings[0]) if best else None
     cards = [
         _card(source, "Preferred to SFT", "win_rate", settings[:1], "more"),
-        _card(source, "Truthful answers", "truthful", ["all"], "more"),
+        _card(source, "True and informative", "truthful_informative", ["all"], "more"),
         _card(source, "Hallucination, closed domain", "hallucination", [], "less"),
     ]
     return {

@@ -22,11 +22,24 @@ LABELS = {
 }
 
 LOWER_IS_BETTER = ("hallucination", "rude", "flag/")
-HIGHER_IS_BETTER = ("truthful", "likert", "language2", "constraint", "public/", "win_rate")
+HIGHER_IS_BETTER = (
+    "truthful",
+    "follows",
+    "closed_follows",
+    "likert",
+    "language2",
+    "constraint",
+    "public/",
+    "win_rate",
+)
 
 NAMES = {
     "truthful": "truthful",
     "truthful_informative": "truthful and informative",
+    "truthful_sampled": "truthful, at temperature 1",
+    "truthful_informative_sampled": "truthful and informative, at temperature 1",
+    "follows": "did what was asked",
+    "closed_follows": "did what was asked, closed domain",
     "hallucination": "hallucination",
     "rude": "rude",
     "language2": "instruction in the second language",
@@ -40,6 +53,10 @@ MEASURES = (
     "likert",
     "truthful",
     "truthful_informative",
+    "truthful_sampled",
+    "truthful_informative_sampled",
+    "follows",
+    "closed_follows",
     "hallucination",
     "rude",
     "language2",

@@ -57,6 +57,8 @@ def ppo_step(
     metrics: Metrics = {}
     started = time.monotonic()
     rollout, responses = collect(models, prompts, cfg, step, metrics)
+    models.state["tokens"] += int(rollout.sequences.attention_mask.sum())
+    metrics["num_tokens"] = models.state["tokens"]
     mask = rollout.sequences.response_mask
     if cfg.truncated == "mask":
         mask = mask & rollout.ended[:, None]

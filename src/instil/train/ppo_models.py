@@ -47,7 +47,7 @@ class Models:
     value_is_reward: bool
     """The value network started as the reward model."""
     state: dict[str, Any] = field(default_factory=dict)
-    """Plain values that change: kl_coef, reward_std, steps over a limit."""
+    """Plain values that change: kl_coef, reward_std, steps over a limit, tokens of rollouts."""
 
 
 def load(config: Config) -> Models:
@@ -80,6 +80,7 @@ def load(config: Config) -> Models:
             "kl_coef": config.kl_coef,
             "reward_std": reward.std,
             "over_limit": 0,
+            "tokens": 0,
             "value_warmup": (0 if value_is_reward else 10) if warmup is None else warmup,
         },
     )
@@ -121,4 +122,28 @@ def publish_all(run: Run, models: Models, config: Config) -> None:
     write_folder(run.path / "value", lambda path: models.value.save(path, models.codec))
     if config.ema:
         set_weights(models.policy, models.ema)
-    publish(run, lambda path: save_policy(models.policy, models.codec, path))
+    publish(
+        run, lambda path: save_policy(models.policy, models.codec, path), **work(models, config)
+    )
+
+
+def work(models: Models, config: Config) -> dict[str, int]:
+    """Parameters of the policy, tokens of all rollouts, and the operations that they took.
+
+    2 per parameter and token to read or sample, 6 to train: the policy samples, measures and
+    trains, the reference and the reward model read, the value reads and trains.
+    """
+    policy = sum(p.numel() for p in models.policy.parameters())
+    value = sum(p.numel() for p in models.value.parameters())
+    reward = models.reward.model if isinstance(models.reward, RewardModel) else None
+    judge = sum(p.numel() for p in reward.parameters()) if reward is not None else 0
+    train = 6 * config.epochs
+    per_token = policy * (2 + 2 + 2 + train) + value * (2 + train) + judge * 2
+    examples = config.batch_size * config.epochs * config.ptx_ratio if config.ptx_coef else 0
+    text = config.steps * examples * config.row_length
+    tokens = int(models.state["tokens"])
+    return {
+        "params": policy,
+        "tokens": tokens + text,
+        "flops": per_token * tokens + 6 * policy * text,
+    }
