@@ -72,3 +72,17 @@ def test_the_reference_cannot_learn(ppo_config_of):
     assert not any(p.requires_grad for p in models.reference.parameters())
     assert not models.reference.training
     assert models.policy is not models.reference
+
+
+def test_the_work_of_a_run_counts_every_pass(ppo_config_of):
+    # policy of p parameters: sample 2, measure 2, reference 2, train 6 a token; value of v: read 2,
+    # train 6; reward of r: read 2. Pretraining text: 3 steps x 16 episodes x 2 examples x 16 tokens
+    config = ppo_config_of(steps=3, batch_size=16, epochs=1, ptx_coef=1.0, ptx_ratio=2)
+    models = ppo_models.load(config)
+    models.state["tokens"] = 1000
+    p = sum(x.numel() for x in models.policy.parameters())
+    v = sum(x.numel() for x in models.value.parameters())
+    text = 3 * 16 * 2 * config.row_length
+    found = ppo_models.work(models, config)
+    assert found["tokens"] == 1000 + text
+    assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v) + 6 * p * text
