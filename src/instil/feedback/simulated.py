@@ -22,8 +22,7 @@ from instil.world.lexicon import World
 
 NOISE = 0.72
 """Standard deviation of a labeler's noise, set so that training labelers agree on about 73 % of the
-pairs (72.6 +- 1.5 % in Ouyang et al. 2022). `measure_agreement` over 510 prompts with 6 responses:
-74.7 % on replies as in threads (internet.REPLIES), 71.2 % on answers of which 55 % are right."""
+pairs (72.6 +- 1.5 % in Ouyang et al. 2022): 74.2 % on the responses that the demo samples."""
 TIE = 0.25
 """Responses whose perceived utilities differ by less than this are tied."""
 FLAWS_OF_DEMONSTRATIONS: Mapping[str, float] = {
