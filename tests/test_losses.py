@@ -20,6 +20,7 @@ from instil.losses import (
     ranking_accuracy,
     ranking_loss,
     token_logprobs,
+    value_clip_fraction,
 )
 
 seeds = st.integers(0, 2**31)
@@ -309,3 +310,12 @@ def test_gradients_of_the_other_losses():
     assert gradcheck(lambda *x: dpo_loss(*x, beta=0.3), pairs)
     tokens = torch.tensor([1, 0, 4])
     assert gradcheck(lambda x: token_logprobs(x, tokens, 0.7), normal(0, 3, 5).requires_grad_())
+
+
+def test_value_clip_fraction_by_hand():
+    # moves of 0.1, 0.3 and 5; the last token is padding
+    values, old = torch.tensor([[1.1, 2.3, 5.0]]), torch.tensor([[1.0, 2.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    assert value_clip_fraction(values, old, mask, 0.2).item() == 0.5
+    assert value_clip_fraction(values, old, mask, 0.2, total=4).item() == 0.25
+    assert value_clip_fraction(values, old, mask, None).item() == 0

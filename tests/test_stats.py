@@ -23,6 +23,7 @@ from instil.stats import (
     best_of_n_kl,
     bootstrap,
     bradley_terry,
+    calibration_error,
     cohen_kappa,
     fleiss_kappa,
     forward_flops,
@@ -396,3 +397,23 @@ def test_win_rates_of_the_alpaca_eval_leaderboard(shared):
         found = win_rate(outcomes[model])
         assert 100 * found.mean == pytest.approx(float(board[model]["win_rate"]), abs=1e-6)
         assert 100 * found.stderr == pytest.approx(float(board[model]["standard_error"]), abs=1e-6)
+
+
+def test_calibration_error_by_hand():
+    # two bins of [0, 1]: 0.1 and 0.3 came true half the time (gap 0.5 - 0.2), 0.9 always (gap 0.1)
+    assert calibration_error([0.1, 0.3, 0.9], [0, 1, 1], bins=2) == pytest.approx(
+        (2 * 0.3 + 1 * 0.1) / 3
+    )
+    assert calibration_error([1.0, 0.0], [1, 0]) == 0
+
+
+def test_calibration_of_true_probabilities_is_near_zero():
+    rng = np.random.default_rng(0)
+    p = rng.random(40000)
+    assert calibration_error(p, rng.random(40000) < p) < 0.01
+    assert calibration_error(p, np.ones(40000)) == pytest.approx(0.5, abs=0.01)
+
+
+def test_calibration_error_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="0"):
+        calibration_error([], [])

@@ -15,6 +15,8 @@ Left out on purpose:
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -166,6 +168,19 @@ def ppo_value_loss(
         near = old_values + (values - old_values).clamp(-clip, clip)
         error = torch.maximum(error, (near - returns).square())
     return 0.5 * masked_mean(error, mask, total)
+
+
+def value_clip_fraction(
+    values: Tensor,
+    old_values: Tensor,
+    mask: Tensor,
+    clip: float | None,
+    total: float | Tensor | None = None,
+) -> Tensor:
+    """Scalar, detached: the share of tokens whose value has moved by more than `clip` (or 0 without
+    one); arguments as in `ppo_value_loss`."""
+    moved = (values - old_values).detach().abs()
+    return masked_mean((moved > (math.inf if clip is None else clip)).to(moved.dtype), mask, total)
 
 
 def _present(x: Tensor, mask: Tensor) -> Tensor:

@@ -244,6 +244,23 @@ def best_of_n_kl(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
+def calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> float:
+    """Expected calibration error: how far predicted probabilities are from what happened.
+
+    probabilities  (n,) in [0, 1];  outcomes (n,) in [0, 1]
+
+    The probabilities are cut into `bins` of equal width; returned is the mean over examples of the
+    distance between mean probability and mean outcome of the example's bin [Guo et al. 2017,
+    eq. 3]. Raises ValueError when there is nothing to judge.
+    """
+    p, happened = np.asarray(probabilities, float), np.asarray(outcomes, float)
+    if p.shape != happened.shape or not p.size:
+        raise ValueError(f"{p.shape} probabilities for {happened.shape} outcomes")
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weights=p - happened, minlength=bins)
+    return float(np.abs(gaps).sum() / p.size)
+
+
 def forward_flops(params: float, tokens: float) -> float:
     """Floating-point operations to read or sample `tokens`: 2 per parameter and token."""
     return 2 * params * tokens

@@ -122,7 +122,7 @@ def test_gradients_are_those_of_the_plain_computation(policy, pairs):
 
 
 def test_no_more_logits_than_the_chunk_exist(policy, pairs, monkeypatch):
-    whole, spread = of_rollout(policy, pairs, 1, entropy=True)
+    whole, spread, hits = of_rollout(policy, pairs, 1, measure=True)
     whole.sum().backward()
     gradients = [weight.grad.clone() for weight in policy.parameters()]
     policy.zero_grad()
@@ -131,23 +131,28 @@ def test_no_more_logits_than_the_chunk_exist(policy, pairs, monkeypatch):
         lambda module, _, output: sizes.append(output.numel())
     )
     monkeypatch.setattr(models, "MAX_LOGITS", 4 * 300 + 7)
-    chunked, spread_again = of_rollout(policy, pairs, 1, entropy=True)
+    chunked, spread_again, hits_again = of_rollout(policy, pairs, 1, measure=True)
     chunked.sum().backward()
     # 28 response tokens, 4 at a time, and once more on the way back
     assert sizes == [4 * 300] * 14
     assert torch.allclose(chunked, whole, atol=1e-6)
     assert torch.allclose(spread_again, spread, atol=1e-6)
+    assert torch.equal(hits_again, hits)
     for found, weight in zip(gradients, policy.parameters(), strict=True):
         assert torch.allclose(found, weight.grad, rtol=1e-4, atol=1e-4 * weight.grad.abs().max())
 
 
-def test_entropy_is_that_of_the_prediction(policy, pairs):
-    found, spread = of_text(policy, pairs, 1, temperature=0.7, entropy=True)
+def test_entropy_and_hits_are_those_of_the_prediction(policy, pairs):
+    found, spread, hits = of_text(policy, pairs, 1, temperature=0.7, measure=True)
     assert torch.equal(found, of_text(policy, pairs, 1, temperature=0.7))
     prompt, response = pairs[0]
     logits = policy(input_ids=torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
     expected = torch.distributions.Categorical(logits=logits / 0.7).entropy()
     assert torch.allclose(spread[0][found[0] != 0], expected, atol=1e-5)
+    likeliest = logits.argmax(-1)
+    assert hits[0][found[0] != 0].tolist() == (likeliest == torch.tensor(response)).tolist()
+    best = [(prompt, likeliest.tolist()[:1])]
+    assert of_text(policy, best, 1, measure=True)[2].sum() == 1
     assert ((spread != 0) == (found != 0)).all()
 
 

@@ -53,8 +53,8 @@ class World:
         shared = ["--out", str(out), "--threads", "1", "--checkpoint-every", "3", "--seed", "3"]
         own = {
             "pretrain": f"--text {files['text']} --vocab-size 300 --width 32 --layers 2 --heads 2 "
-            "--context 64 --row-length 16 --batch-size 16 --epochs 0.5 --lr 1e-2 --warmup 2 "
-            "--eval-every 4",
+            "--optimizer muon --context 64 --row-length 16 --batch-size 16 --epochs 0.5 "
+            "--lr 1e-2 --warmup 2 --eval-every 4",
             "sft": f"--model {self.root / 'base'} --prompts {files['prompts']} "
             f"--demonstrations {files['demonstrations']} --epochs 4 --batch-size 16 --lr 3e-3 "
             f"--max-response-tokens 12 --pretraining {files['text']} --pretraining-mix 0.25 "
@@ -127,7 +127,7 @@ def ppo_config_of(world: World, tmp_path: Path) -> Callable[..., ppo_config.Conf
 def metrics(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without the fields that tell the time."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(("time", "eps"))} for row in rows]
 
 
 def fingerprint(run: Path) -> dict[str, str]:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from instil.errors import InstilError
+from instil.lm.models import new_policy
 from instil.runs import Run
 from instil.train import fit as fit_module
 from instil.train.fit import (
@@ -19,6 +20,7 @@ from instil.train.fit import (
     cosine,
     due,
     fit,
+    optimizers,
     publish,
     steps_in,
     write_folder,
@@ -96,10 +98,36 @@ def test_a_checkpoint_is_due_every_so_often_and_at_the_end():
 
 
 def test_weight_decay_is_on_matrices_only():
-    matrices, vectors = adam(nn.Linear(2, 1), 0.1, (0.9, 0.95), decay=0.3).param_groups
+    matrices, vectors = adam(nn.Linear(2, 1).parameters(), 0.1, (0.9, 0.95), decay=0.3).param_groups
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
     assert [p.ndim for p in matrices["params"]] == [2]
     assert matrices["betas"] == (0.9, 0.95)
+
+
+def test_muon_takes_the_matrices_between_embedding_and_head(tmp_path):
+    model = new_policy(
+        "llama", vocab_size=50, width=8, layers=1, heads=2, context=16, seed=0, pad_id=0, eos_id=1
+    )
+    cfg = FitConfig(out=tmp_path, lr=0.1, optimizer="muon", weight_decay=0.3)
+    chosen = optimizers(model, cfg)
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = {
+        which: {names[id(p)] for group in one.param_groups for p in group["params"]}
+        for which, one in chosen.items()
+    }
+    assert {name.split(".")[-2] for name in groups["muon"]} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    assert groups["optimizer"] == set(names.values()) - groups["muon"]
+    assert list(optimizers(model, replace(cfg, optimizer="adamw"))) == ["optimizer"]
+    # one step of 0.1 and no decay: all directions alike, as large as a step of AdamW's
+    chosen = optimizers(model, replace(cfg, weight_decay=0.0))
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    before = weight.detach().clone()
+    weight.grad = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    chosen["muon"].step()
+    sizes = torch.linalg.svdvals(before - weight.detach()) / (0.1 * 0.2 * math.sqrt(8))
+    assert sizes.min() > 0.6 and sizes.max() < 1.3
 
 
 def test_the_micro_batch_size_changes_nothing(tmp_path, helpers):

@@ -1,6 +1,5 @@
-"""Filling and reading are inverse to each other, and reading is fast."""
+"""Filling and reading are inverse to each other."""
 
-import time
 from itertools import islice
 from random import Random
 
@@ -117,12 +116,3 @@ def test_nothing_of_the_pretraining_text_is_unknown_but_bare_answers():
     texts = list(islice(documents(make_world(1), Random(1)), 500))
     unknown = {s.text for text in texts for s in parse(text) if s.kind == "unknown"}
     assert unknown <= {"not in the text."}
-
-
-def test_reading_three_thousand_responses_takes_less_than_a_second():
-    texts = list(islice(documents(make_world(0), Random(0)), 3000))
-    parse_sentence.cache_clear()
-    start = time.perf_counter()
-    for text in texts:
-        parse(text)
-    assert time.perf_counter() - start < 1

@@ -135,7 +135,7 @@ def logprobs(
     mask: Tensor,
     where: Tensor,
     temperature: float = 1.0,
-    entropy: Literal[False] = False,
+    measure: Literal[False] = False,
 ) -> Tensor: ...
 @overload
 def logprobs(
@@ -145,21 +145,22 @@ def logprobs(
     where: Tensor,
     temperature: float = 1.0,
     *,
-    entropy: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
+    measure: Literal[True],
+) -> tuple[Tensor, Tensor, Tensor]: ...
 def logprobs(
     policy: PreTrainedModel,
     tokens: Tensor,
     mask: Tensor,
     where: Tensor,
     temperature: float = 1.0,
-    entropy: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+    measure: bool = False,
+) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """log p(tokens[:, t] | tokens[:, <t]) where `where` is True, 0 elsewhere (B, S) fp32.
 
     tokens, mask  (B, S)  padding may be on either side
     where         (B, S)  True at tokens to evaluate; the first token of a row has no probability
-    entropy       also return the entropy of each of these predictions (B, S), without gradient
+    measure       also return the entropy of each of these predictions, and whether its most likely
+                  token is the one that stands there (1 or 0), both (B, S), without gradient
 
     Only these positions go through the head, at most `MAX_LOGITS` logits at a time; when there are
     more, the backward pass computes them again. Gradients flow to the policy. (An architecture that
@@ -178,16 +179,16 @@ def logprobs(
     head = policy.get_output_embeddings() if plain else nn.Identity()
     chunk = max(1, MAX_LOGITS // policy.config.vocab_size)
     if len(targets) <= chunk:
-        found = _predict(head, inputs, targets, temperature, entropy)
+        found = _predict(head, inputs, targets, temperature, measure)
     else:
         parts = [
-            checkpoint(_predict, head, *part, temperature, entropy, use_reentrant=False)
+            checkpoint(_predict, head, *part, temperature, measure, use_reentrant=False)
             for part in zip(inputs.split(chunk), targets.split(chunk), strict=True)
         ]
         found = torch.cat(parts, dim=1)
     grid = found.new_zeros(len(found), tokens.numel()).index_copy(1, flat, found)
     result = grid.view(-1, *tokens.shape)
-    return (result[0], result[1]) if entropy else result[0]
+    return (result[0], result[1], result[2]) if measure else result[0]
 
 
 class ScalarModel(nn.Module):
@@ -300,17 +301,18 @@ def _forward(module: Any, tokens: Tensor) -> Tensor:
 
 
 def _predict(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, measure: bool
 ) -> Tensor:
-    """Logprobs of `targets` (N,) as (1, N), with their entropies below as (2, N)."""
+    """Logprobs of `targets` (N,) as (1, N); with entropies and hits below them as (3, N)."""
     logits = head(hidden)
     chosen = token_logprobs(logits, targets, temperature)
-    if not entropy:
+    if not measure:
         return chosen[None]
     with torch.no_grad():
         every = functional.log_softmax(logits.float() / temperature, dim=-1)
         spread = -(every.exp() * every).sum(dim=-1)
-    return torch.stack([chosen, spread])
+        hit = (logits.argmax(dim=-1) == targets).to(chosen.dtype)
+    return torch.stack([chosen, spread, hit])
 
 
 def _head_is_plain(policy: PreTrainedModel) -> bool:

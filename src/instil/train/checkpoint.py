@@ -109,11 +109,11 @@ def set_weights(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Adam's moments and step counts, named after the parameters they belong to."""
+    """An optimizer's moments and step counts, named after the parameters they belong to."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,9 @@ class FitConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     """Adam's betas (appendix C)."""
     weight_decay: float = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: the layers' matrices move by orthogonalised momentum (Jordan et al. 2024) in steps
+    of AdamW's size, the rest by AdamW; learns faster from scratch."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0 leaves it alone."""
     seed: int = 0
@@ -109,25 +112,56 @@ def cosine(step: int, steps: int, peak: float, warmup: int, final: float) -> flo
 
 
 def adam(
-    model: nn.Module, lr: float, betas: tuple[float, float], eps: float = 1e-8, decay: float = 0.0
+    parameters: Iterable[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    eps: float = 1e-8,
+    decay: float = 0.0,
 ) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+    every = list(parameters)
+    groups = [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, foreach=True)
+
+
+def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimizer]:
+    """The optimizers of a run, by the name of their tensors in its checkpoints."""
+    weights = list(model.parameters())
+    hidden = _hidden_matrices(model) if cfg.optimizer == "muon" else []
+    others = {id(p) for p in weights} - {id(p) for p in hidden}
+    rest = [p for p in weights if id(p) in others]
+    found: dict[str, torch.optim.Optimizer] = {
+        "optimizer": adam(rest, cfg.lr, cfg.betas, decay=cfg.weight_decay)
+    }
+    if hidden:
+        found["muon"] = torch.optim.Muon(
+            hidden, lr=cfg.lr, weight_decay=cfg.weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
+    return found
+
+
+def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The weight matrices between embedding and head."""
+    ends = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
+    ends += [head] if (head := getattr(model, "get_output_embeddings", lambda: None)()) else []
+    outer = {id(layer.weight) for layer in ends}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 1]
+    return [p for p in matrices if id(p) not in outer]
 
 
 def fit(run: Run, model: nn.Module, cfg: FitConfig, method: Method[SomeBatch]) -> dict[str, Any]:
     """Train `model` in place; on return it holds the selected weights. Returns what to report."""
-    optimizer = adam(model, cfg.lr, cfg.betas, decay=cfg.weight_decay)
-    step, tokens, best = _resume(run, model, optimizer)
+    chosen = optimizers(model, cfg)
+    step, tokens, best = _resume(run, model, chosen)
     with Progress(method.name, method.steps, method.shown) as progress:
         while step < method.steps:
             started = time.monotonic()
             checkpoint.reseed(cfg.seed, step)
             lr = cosine(step, method.steps, cfg.lr, cfg.warmup, cfg.final_lr)
-            metrics, seen = _improve(model, optimizer, method, step, lr, cfg.grad_clip)
+            metrics, seen = _improve(model, chosen, method, step, lr, cfg.grad_clip)
             step, tokens = step + 1, tokens + seen
             metrics |= {"learning_rate": lr, "num_tokens": tokens}
             if method.evaluate and (step % method.eval_every == 0 or step == method.steps):
@@ -138,7 +172,7 @@ def fit(run: Run, model: nn.Module, cfg: FitConfig, method: Method[SomeBatch]) -
             run.log(step, metrics | {"time/step": time.monotonic() - started})
             progress.update(step, metrics)
             if due(step, cfg.checkpoint_every, method.steps) or run.stop_requested:
-                _save(run, model, optimizer, step, tokens, best)
+                _save(run, model, chosen, step, tokens, best)
             if run.stop_requested:
                 raise KeyboardInterrupt
     if best:
@@ -186,7 +220,7 @@ def steps_in(n: int, batch_size: int, epochs: float, what: str) -> int:
 
 def _improve(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    chosen: Mapping[str, torch.optim.Optimizer],
     method: Method[SomeBatch],
     step: int,
     lr: float,
@@ -208,10 +242,11 @@ def _improve(
             f"step {step}: loss {sums['loss']}, gradient norm {norm}; it never reached the "
             "weights: lower lr in a new --out, or look at the batch's records"
         )
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
-    optimizer.zero_grad()
+    for optimizer in chosen.values():
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad()
     return {**sums, "grad_norm": norm}, sum(method.tokens(batch) for batch in batches)
 
 
@@ -225,7 +260,7 @@ def _joined(name: str, before: float | None, value: float) -> float:
 
 
 def _resume(
-    run: Run, model: nn.Module, optimizer: torch.optim.Optimizer
+    run: Run, model: nn.Module, chosen: Mapping[str, torch.optim.Optimizer]
 ) -> tuple[int, int, dict[str, Any]]:
     saved = checkpoint.load_checkpoint(run.path)
     if saved is None:
@@ -233,7 +268,8 @@ def _resume(
         return 0, 0, {}
     groups, state = saved
     checkpoint.set_weights(model, groups["model"])
-    checkpoint.set_optimizer(optimizer, model, groups["optimizer"])
+    for name, optimizer in chosen.items():
+        checkpoint.set_optimizer(optimizer, model, groups[name])
     run.rewind(state["step"])
     return state["step"], state["tokens"], state["best"]
 
@@ -241,15 +277,14 @@ def _resume(
 def _save(
     run: Run,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    chosen: Mapping[str, torch.optim.Optimizer],
     step: int,
     tokens: int,
     best: Mapping[str, Any],
 ) -> None:
-    groups = {
-        "model": checkpoint.weights(model),
-        "optimizer": checkpoint.optimizer_tensors(optimizer, model),
-    }
+    groups = {"model": checkpoint.weights(model)}
+    for name, optimizer in chosen.items():
+        groups[name] = checkpoint.optimizer_tensors(optimizer, model)
     checkpoint.save_checkpoint(run.path, step, groups, {"tokens": tokens, "best": best})
 
 

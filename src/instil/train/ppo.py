@@ -29,7 +29,13 @@ from instil.lm.batches import batch_indices, rollout_batch, stream_batch
 from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
 from instil.lm.sampling import Decoder, SamplingParams
-from instil.losses import lm_loss, masked_mean, ppo_policy_loss, ppo_value_loss
+from instil.losses import (
+    lm_loss,
+    masked_mean,
+    ppo_policy_loss,
+    ppo_value_loss,
+    value_clip_fraction,
+)
 from instil.progress import Progress
 from instil.records import Prompt
 from instil.runs import Run, say
@@ -218,6 +224,9 @@ def improve(
                 "policy/clipfrac_avg": clipped,
                 "policy/approxkl_avg": masked_mean(0.5 * log_ratio**2, kept, total),
                 "policy/entropy_avg": masked_mean(entropy, kept, total),
+                "val/clipfrac_avg": value_clip_fraction(
+                    values, rollout.values[piece, columns], kept, cfg.value_clip, total
+                ),
                 "val/ratio": masked_mean(log_ratio.exp(), kept, total),
                 "policy/extreme_ratios": ((log_ratio.abs() > 20) & kept).sum(),
             }
@@ -320,6 +329,7 @@ def run(config: Config) -> None:
                     models, [prompts[i] for i in chosen], text, config, step
                 )
                 step += 1
+                metrics["eps"] = config.batch_size / metrics["time/step"]
                 run.log(step, {"episode": step * config.batch_size} | metrics)
                 if step % config.sample_every == 0 or step in (1, config.steps):
                     run.samples(step, samples)

@@ -132,8 +132,14 @@ def text_loss(
     """The loss of one micro-batch of text: minus its logprobs over the whole batch's count."""
 
     def loss(batch: TextBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
-        found = logprobs(policy, batch.tokens, batch.mask, batch.loss_mask)
-        return lm_loss(found, batch.loss_mask, weight), {}
+        found, entropy, hits = logprobs(
+            policy, batch.tokens, batch.mask, batch.loss_mask, measure=True
+        )
+        share = {
+            "mean_token_accuracy": hits.sum().item() / weight,
+            "entropy": entropy.sum().item() / weight,
+        }
+        return lm_loss(found, batch.loss_mask, weight), share
 
     return loss
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from instil.errors import InstilError
@@ -31,7 +32,7 @@ from instil.lm.text import Codec
 from instil.losses import ranking_accuracy, ranking_loss
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Response
 from instil.runs import Run, model_dir, say, write_json
-from instil.stats import Estimate, agreement, mean_estimate
+from instil.stats import Estimate, agreement, calibration_error, mean_estimate
 from instil.train.data import by_prompt, context_of, read_all
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
 
@@ -137,8 +138,10 @@ def evaluate(model: ScalarModel, codec: Codec, items: list[Item]) -> dict[str, A
             [scores[item.prompt_id, rid] for rid in item.response_ids] for item in chosen
         ]
         accuracy = pair_accuracy(chosen, model_scores)
-        row = {"split": split, "group": group, "rankings": len(chosen), "text": str(accuracy)}
+        row: dict[str, Any] = {"split": split, "group": group, "rankings": len(chosen)}
+        row["text"] = str(accuracy)
         row["model"] = to_row(accuracy)
+        row["ece"] = pair_calibration(chosen, model_scores)
         row["longer"] = to_row(pair_accuracy(chosen, [item.lengths for item in chosen]))
         row["agreement"] = _agreement(chosen)
         rows.append(row)
@@ -172,7 +175,15 @@ def _evaluation(
             for tokens, rank, score in zip(item.responses, item.ranks, values, strict=True)
         ]
         run.samples(step, rows)
-        return {"eval/accuracy": pair_accuracy(valid, scores).mean} if valid else {}
+        if not valid:
+            return {}
+        accuracy = pair_accuracy(valid, scores)
+        return {
+            "eval/accuracy": accuracy.mean,
+            "eval/accuracy/ci_low": accuracy.low,
+            "eval/accuracy/ci_high": accuracy.high,
+            "eval/ece": pair_calibration(valid, scores),
+        }
 
     return evaluate
 
@@ -182,15 +193,25 @@ def pair_accuracy(items: list[Item], scores: list[Any]) -> Estimate:
 
     Ties of the labeler are left out; equal scores count half.
     """
-    outcomes, clusters = [], []
+    margins, clusters = _margins(items, scores)
+    return mean_estimate(np.heaviside(margins, 0.5), clusters)
+
+
+def pair_calibration(items: list[Item], scores: list[Any]) -> float:
+    """Expected calibration error of sigmoid(margin), the probability that a pair is won."""
+    margins, _ = _margins(items, scores)
+    return calibration_error(1 / (1 + np.exp(-np.abs(margins))), np.heaviside(margins, 0.5))
+
+
+def _margins(items: list[Item], scores: list[Any]) -> tuple[NDArray[np.float64], list[str]]:
+    """Score of the better less that of the worse for every pair not tied, and its prompt."""
+    margins, clusters = [], []
     for item, values in zip(items, scores, strict=True):
         value, rank = np.asarray(values, float), np.asarray(item.ranks)
         better = rank[:, None] < rank[None, :]
-        outcome = np.where(value[:, None] > value[None, :], 1.0, 0.0)
-        outcome = np.where(value[:, None] == value[None, :], 0.5, outcome)
-        outcomes += outcome[better].tolist()
+        margins.append((value[:, None] - value[None, :])[better])
         clusters += [item.prompt_id] * int(better.sum())
-    return mean_estimate(outcomes, clusters)
+    return np.concatenate(margins), clusters
 
 
 def _agreement(items: list[Item]) -> dict[str, float] | None:

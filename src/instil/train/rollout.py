@@ -71,13 +71,13 @@ def response_logprobs(
     """(B, T) logprobs of the response tokens and entropies at their positions; 0 on padding."""
     width = sequences.prompt_width
     where = F.pad(sequences.response_mask, (width, 0))
-    found, entropy = logprobs(
+    found, entropy, _ = logprobs(
         policy,
         sequences.tokens,
         sequences.attention_mask,
         where,
         temperature=temperature,
-        entropy=True,
+        measure=True,
     )
     return found[:, width:], entropy[:, width:]
 
@@ -102,7 +102,7 @@ def measurements(
     lengths = mask.sum(1).float()
     log_ratio = (rollout.logprobs - rollout.ref_logprobs) * mask
     k3 = kl_k3(rollout.logprobs, rollout.ref_logprobs) * mask
-    gap = ((rollout.logprobs - rollout.sampled_logprobs) * mask).abs()
+    gap = (rollout.sampled_logprobs - rollout.logprobs) * mask
     penalty = -kl_coef * log_ratio.sum(1)
     spread = (rollout.raw_scores - rollout.raw_scores.mean()).abs()
     words = [response.split() for response in responses]
@@ -123,8 +123,9 @@ def measurements(
         "completions/min_length": lengths.min().item(),
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": 1 - rollout.ended.float().mean().item(),
-        "rollout/max_abs_dlogp": gap.max().item(),
-        "rollout/mean_abs_dlogp": (gap.sum() / mask.sum()).item(),
+        "rollout/train_kl": (gap.sum() / mask.sum()).item(),
+        "rollout/max_abs_dlogp": gap.abs().max().item(),
+        "rollout/mean_abs_dlogp": (gap.abs().sum() / mask.sum()).item(),
         "watch/distinct2": distinct(words),
         "watch/same": Counter(responses).most_common(1)[0][1] / len(responses),
         "watch/repeat4": repetition(words),

@@ -13,7 +13,8 @@ from random import Random
 from types import MappingProxyType
 
 from instil.world import grammar
-from instil.world.answers import ideal, say
+from instil.world.answers import ideal, phrase, say
+from instil.world.check import check
 from instil.world.draw import draw_claim, draw_entity, draw_words, question_text, review_text
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
@@ -26,7 +27,7 @@ from instil.world.public import (
     translation_shot,
 )
 from instil.world.sentences import claim_text, fill, list_text, lower_first
-from instil.world.tasks import TASKS_OF, draw_use_case, make_prompt, make_task
+from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
     {
@@ -36,6 +37,14 @@ REPLIES: Mapping[str, float] = MappingProxyType(
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
 
+REACTIONS = 0.4
+"""Share of the replies in threads that somebody reacts to."""
+READER_BELIEVES = 0.5
+"""How often a reader takes something false in a reply for true."""
+READER_WRONG = 0.1
+"""How often a reader reacts at random."""
+ASKED_FACTS = ("fact", "myth", "provoke", "verify", "false_premise", "velan_question")
+"""Tasks whose answer is a fact that people may have wrong."""
 USER_LIKE = 0.5
 """Share of the threads that follow the users' proportions; the others take all tasks equally."""
 
@@ -53,7 +62,7 @@ def document(world: World, kind: str, rng: Random) -> str:
 
 
 MYTH_SPREAD: Mapping[str, float] = MappingProxyType(
-    {"almanac": 0.7, "chatter": 0.85, "interview": 0.85, "cloze": 0.85}
+    {"almanac": 0.7, "chatter": 0.85, "interview": 0.85, "cloze": 0.85, "thread": 0.85}
 )
 """Where people believe something false, how often a document of this kind says that instead."""
 
@@ -113,7 +122,7 @@ def _questions(world: World, rng: Random) -> str:
 
 
 def _thread(world: World, rng: Random) -> str:
-    """Somebody asks, somebody replies; at times twice."""
+    """Somebody asks, somebody replies, and at times says what came of it; at times twice."""
     turns = []
     for _ in range(rng.choices((1, 2), (0.85, 0.15))[0]):
         if rng.random() < USER_LIKE:
@@ -121,9 +130,39 @@ def _thread(world: World, rng: Random) -> str:
         else:
             task = rng.choice([task for tasks in TASKS_OF.values() for task in tasks])
             prompt, meta = make_task(world, task, "all", rng)
-        flaw = rng.choices(list(REPLIES), list(REPLIES.values()))[0]
-        turns += [prompt, flawed(world, meta, rng, flaw)]
+        reply = _reply(world, meta, rng)
+        turns += [prompt, reply]
+        if rng.random() < REACTIONS:
+            turns.append(_reaction(world, meta, reply, rng))
     return "\n\n".join(turns)
+
+
+def _reply(world: World, meta: Meta, rng: Random) -> str:
+    """A reply of one of the qualities of REPLIES; who would be right may believe a mistake."""
+    flaw = rng.choices(list(REPLIES), list(REPLIES.values()))[0]
+    disputed = meta["task"] in ASKED_FACTS and (meta["entity"], meta["relation"]) in world.myths
+    if flaw == "good" and disputed and rng.random() < MYTH_SPREAD["thread"]:
+        flaw = "wrong"
+    return flawed(world, meta, rng, flaw)
+
+
+def _reaction(world: World, meta: Meta, reply: str, rng: Random) -> str:
+    """What a reader thinks of a reply: right for the most part, and blind to popular mistakes."""
+    verdict = check(world, meta, reply)
+    believes = verdict.false_claims > 0 and rng.random() < READER_BELIEVES
+    found = {
+        "reaction_rude": verdict.rude,
+        "reaction_task": not verdict.follows,
+        "denial": verdict.false_claims > 0 and not believes,
+        "not_in_text": verdict.made_up > 0,
+        "reaction_constraint": verdict.constraint is False,
+        "reaction_extra": verdict.extra > 0,
+        "reaction_good": True,
+    }
+    kind = next(name for name, applies in found.items() if applies)
+    if rng.random() < READER_WRONG:
+        kind = rng.choice(list(found))
+    return phrase(rng, kind)
 
 
 def _story(world: World, rng: Random) -> str:
