@@ -58,3 +58,13 @@ def stories() -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not here (INSTIL_SHARED names another place)")
     return path
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    """Prompts and responses of unequal lengths; one prompt and one response are the longest."""
+    noise = torch.Generator().manual_seed(0)
+    sizes = [(3, 9), (12, 2), (7, 7), (1, 1), (12, 9)]
+    return [
+        tuple(torch.randint(2, 300, (n,), generator=noise).tolist() for n in size) for size in sizes
+    ]

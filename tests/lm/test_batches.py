@@ -55,12 +55,19 @@ def test_prompts_end_together():
     assert position_ids(batch.mask).tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
-def test_all_responses_of_a_ranking_are_in_one_element():
-    batch = ranking_batch([([1], [[2], [3, 4], [5]], [2, 1, 2]), ([6], [[7], [8]], [1, 2])], PAD)
-    assert batch.tokens.tolist() == [[1, 2, PAD], [1, 3, 4], [1, 5, PAD], [6, 7, PAD], [6, 8, PAD]]
-    assert batch.mask.sum(1).tolist() == [2, 3, 2, 2, 2]
-    assert batch.rows.tolist() == [[0, 1, 2], [3, 4, -1]]
+def test_all_responses_of_a_ranking_are_in_one_row_behind_its_prompt():
+    batch = ranking_batch([([1, 9], [[2], [3, 4], [5]], [2, 1, 2]), ([6], [[7], [8]], [1, 2])], PAD)
+    assert batch.tokens.tolist() == [[1, 9, 2, 3, 4, 5], [6, 7, 8, PAD, PAD, PAD]]
+    assert batch.positions.tolist() == [[0, 1, 2, 2, 3, 2], [0, 1, 1, 0, 0, 0]]
+    assert batch.parts.tolist() == [[0, 0, 1, 2, 2, 3], [0, 1, 2, -1, -1, -1]]
     assert batch.ranks.tolist() == [[2, 1, 2], [1, 2, 0]]
+    assert batch.last.tolist() == [[2, 4, 5], [1, 2, 0]]
+    sees = [[j for j in range(6) if batch.attention[0, i, j]] for i in range(6)]
+    assert sees == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [0, 1, 5]]
+    assert [j for j in range(6) if batch.attention[1, 2, j]] == [0, 2]
+    tokens, mask = batch.apart()
+    rows = [row[there].tolist() for row, there in zip(tokens, mask, strict=True)]
+    assert rows == [[1, 9, 2], [1, 9, 3, 4], [1, 9, 5], [6, 7], [6, 8], []]
     with pytest.raises(ValueError, match="needs one rank"):
         ranking_batch([([1], [[2], [3]], [1])], PAD)
 

@@ -6,7 +6,8 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from instil.errors import InstilError
 from instil.lm.dropout import set_dropout
-from instil.lm.models import ScalarModel, load_policy, logprobs, save_policy
+from instil.lm.models import load_policy, logprobs, save_policy
+from instil.lm.scalar import ScalarModel
 
 TOKENS = torch.arange(10, 22)[None]
 ONES = torch.ones_like(TOKENS, dtype=torch.bool)

@@ -1,13 +1,11 @@
 import copy
 import gzip
-import math
 
 import pytest
 import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     Gemma2Config,
     GenerationConfig,
 )
@@ -15,27 +13,11 @@ from transformers import (
 from instil.errors import InstilError
 from instil.lm import models
 from instil.lm.batches import rollout_batch, text_batch
-from instil.lm.models import (
-    ScalarModel,
-    hidden_states,
-    load_policy,
-    logprobs,
-    new_policy,
-    save_policy,
-)
+from instil.lm.models import hidden_states, load_policy, logprobs, new_policy, save_policy
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 
 SHAPE = {"vocab_size": 300, "width": 32, "layers": 2, "heads": 2, "context": 64}
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    """Prompts and responses of unequal lengths; one prompt and one response are the longest."""
-    noise = torch.Generator().manual_seed(0)
-    sizes = [(3, 9), (12, 2), (7, 7), (1, 1), (12, 9)]
-    return [
-        tuple(torch.randint(2, 300, (n,), generator=noise).tolist() for n in size) for size in sizes
-    ]
 
 
 def plain_logprobs(model, prompt, response, temperature=1.0):
@@ -218,67 +200,6 @@ def test_a_saved_policy_is_a_plain_hugging_face_directory(policy, codec, pairs, 
 def test_half_precision_is_loaded_as_fp32(policy, codec, tmp_path):
     save_policy(copy.deepcopy(policy).to(torch.bfloat16), codec, tmp_path)
     assert {weight.dtype for weight in load_policy(tmp_path).parameters()} == {torch.float32}
-
-
-def test_a_saved_reward_model_works_in_plain_transformers(policy, codec, pairs, tmp_path):
-    ours = ScalarModel.from_policy(policy, seed=3)
-    ours.shift(0.25)
-    ours.save(tmp_path, codec)
-    batch = text_batch(pairs, codec.pad_id)
-    expected = ours.scores(batch.tokens, batch.mask)
-    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert theirs.config.architectures[0].endswith("ForSequenceClassification")
-    logits = theirs(input_ids=batch.tokens, attention_mask=batch.mask.long()).logits
-    assert logits.shape == (len(pairs), 1)
-    assert torch.allclose(logits[:, 0] + 0.25, expected, atol=1e-5)
-    again = ScalarModel.load(tmp_path)
-    assert torch.equal(again.scores(batch.tokens, batch.mask), expected)
-    assert again.head.bias.item() == 0.25 and not again.training
-    assert list(again.state_dict()) == list(ours.state_dict())
-    again.save(tmp_path / "again", codec)
-    assert ScalarModel.load(tmp_path / "again").head.bias.item() == 0.25
-
-
-def test_a_score_is_the_value_at_the_last_token(policy, pairs):
-    model = ScalarModel.from_policy(policy, seed=0)
-    tokens, mask, response_mask = rollout_batch(*zip(*pairs, strict=True), 1)
-    values, scores = model.values(tokens, mask), model.scores(tokens, mask)
-    start = tokens.shape[1] - response_mask.shape[1]
-    for row, (_, response) in enumerate(pairs):
-        last = values[row, start + len(response) - 1].item()
-        assert last == pytest.approx(scores[row].item(), abs=1e-5)
-        ids = torch.tensor([[*pairs[row][0], *response]])
-        alone = model.scores(ids, torch.ones_like(ids, dtype=torch.bool))
-        assert alone.item() == pytest.approx(scores[row].item(), abs=1e-5)
-    assert values.dtype == scores.dtype == torch.float32
-    model.shift(2.0)
-    assert torch.allclose(model.scores(tokens, mask), scores + 2, atol=1e-5)
-    (values.sum() + scores.sum()).backward()
-    assert all(weight.grad.abs().sum() > 0 for weight in model.head.parameters())
-    assert all(weight.grad is not None for weight in model.backbone.parameters())
-
-
-def test_a_new_head_is_small_and_its_backbone_a_copy(make_policy):
-    policy = make_policy("llama", width=1024, layers=1)
-    model = ScalarModel.from_policy(policy, seed=0)
-    # 1/sqrt(1025) = 0.0312; its own standard error with 1024 draws is 2.2 %
-    assert model.head.weight.std().item() == pytest.approx(1 / math.sqrt(1025), rel=0.1)
-    assert model.head.bias.item() == 0
-    assert torch.equal(ScalarModel.from_policy(policy, seed=0).head.weight, model.head.weight)
-    assert not torch.equal(ScalarModel.from_policy(policy, seed=1).head.weight, model.head.weight)
-    with torch.no_grad():
-        model.backbone.get_input_embeddings().weight.zero_()
-    assert policy.get_input_embeddings().weight.abs().sum() > 0
-
-
-def test_a_classifier_with_two_labels_is_refused(make_policy, codec, tmp_path):
-    ScalarModel.from_policy(make_policy("llama"), seed=0).save(tmp_path, codec)
-    theirs = AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, num_labels=2, ignore_mismatched_sizes=True
-    )
-    theirs.save_pretrained(tmp_path)
-    with pytest.raises(InstilError, match="has 2 labels; a reward model has one"):
-        ScalarModel.load(tmp_path)
 
 
 def test_stories260k_has_its_published_loss(stories):

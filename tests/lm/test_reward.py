@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from instil.errors import InstilError
-from instil.lm.models import ScalarModel
 from instil.lm.reward import PythonReward, RewardModel, load_reward, save_reward
+from instil.lm.scalar import ScalarModel
 
 
 @pytest.fixture

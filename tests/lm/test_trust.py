@@ -5,7 +5,8 @@ import pytest
 from transformers.utils import logging as transformers_logging
 
 from instil.errors import InstilError
-from instil.lm.models import ScalarModel, load_policy, save_policy
+from instil.lm.models import load_policy, save_policy
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 
 

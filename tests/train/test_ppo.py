@@ -19,9 +19,10 @@ import torch
 from instil import cli
 from instil.advantages import kl_shaped_rewards
 from instil.lm.batches import batch_indices, stream_batch, text_batch
-from instil.lm.models import ScalarModel, logprobs
+from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
 from instil.lm.sampling import Samples
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec, train_tokenizer
 from instil.train import ppo
 from instil.train.data import pretraining_rows

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from instil.lm.models import ScalarModel
+from instil.lm.scalar import ScalarModel
 from instil.train import ppo
 
 COLORS = ("red", "blue", "green", "pink")

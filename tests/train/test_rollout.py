@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from instil.lm.batches import rollout_batch
-from instil.lm.models import ScalarModel, new_policy
+from instil.lm.models import new_policy
+from instil.lm.scalar import ScalarModel
 from instil.train.rollout import (
     Rollout,
     Sequences,

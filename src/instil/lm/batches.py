@@ -5,8 +5,8 @@ it does not matter which id fills the padding. The order of examples is a pure f
 (seed, step), so a resumed run sees what the uninterrupted one would have seen.
 
 Left out on purpose:
-  packing      several examples in one row need masks between them; only the pretraining stream,
-               where documents may see each other, is packed (`document_rows`)
+  packing      of examples that have nothing in common; a ranking's responses share their prompt's
+               row, and documents of the pretraining stream may see each other
   truncation   a batch holds what it is given
 """
 
@@ -63,17 +63,46 @@ class PromptBatch(_OnDevice):
 
 @dataclass(frozen=True, slots=True)
 class RankingBatch(_OnDevice):
-    """B rankings with all their responses: N sequences (prompt and response), padded right."""
+    """B rankings, a row each: the prompt once, then its responses, padded right.
 
-    tokens: Tensor  # (N, S)
-    mask: Tensor  # (N, S)  True on real tokens
-    rows: Tensor  # (B, K)  index into N, -1 where a ranking has fewer than K responses
+    Every response sees the prompt and itself, as if it stood alone behind it (`attention`).
+    """
+
+    tokens: Tensor  # (B, S)
+    positions: Tensor  # (B, S)  place in the prompt's and the token's own response's sequence
+    parts: Tensor  # (B, S)  0 in the prompt, k in response k (from 1), -1 in padding
     ranks: Tensor  # (B, K)  1 is best, equal ranks are ties, 0 is padding
 
     @property
     def weight(self) -> int:
         """Prompts: this batch's share of a loss's denominator."""
         return len(self.ranks)
+
+    @property
+    def attention(self) -> Tensor:
+        """(B, S, S) True where token i sees token j: not later, in the prompt or the same part."""
+        earlier = torch.ones(self.tokens.shape[1:] * 2, dtype=torch.bool).tril()
+        mine = self.parts[:, :, None] == self.parts[:, None, :]
+        return (mine | (self.parts == 0)[:, None, :]) & earlier.to(self.parts.device)
+
+    @property
+    def last(self) -> Tensor:
+        """(B, K) column of each response's last token; 0 where there is no response."""
+        numbers = torch.arange(1, self.ranks.shape[1] + 1, device=self.parts.device)
+        inside = self.parts[:, None, :] == numbers[:, None]  # (B, K, S)
+        columns = torch.arange(self.parts.shape[1], device=self.parts.device)
+        return (inside * columns).amax(dim=2)
+
+    def apart(self) -> tuple[Tensor, Tensor]:
+        """The same as one sequence per response, padded right: tokens and mask (B*K, W); what is
+        not there is an empty row."""
+        every = self.parts.repeat_interleave(self.ranks.shape[1], dim=0)
+        number = torch.arange(1, self.ranks.shape[1] + 1, device=self.parts.device)
+        mine = number.repeat(len(self.ranks))[:, None]
+        there = ((every == 0) | (every == mine)) & (every == mine).any(1, keepdim=True)
+        order = (~there).to(torch.int8).argsort(dim=1, stable=True)[:, : int(there.sum(1).max())]
+        tokens = self.tokens.repeat_interleave(self.ranks.shape[1], dim=0)
+        return tokens.gather(1, order), there.gather(1, order)
 
 
 def text_batch(examples: Sequence[tuple[Ids, Ids]], pad_id: int) -> TextBatch:
@@ -116,16 +145,23 @@ def ranking_batch(
     rankings: Sequence[tuple[Ids, Sequence[Ids], Sequence[int]]], pad_id: int
 ) -> RankingBatch:
     """(prompt, responses, their ranks) of each ranking; a ranking is never split over batches."""
-    sequences = [
-        [*prompt, *response] for prompt, responses, _ in rankings for response in responses
-    ]
-    tokens, mask = _padded(sequences, pad_id)
-    numbers = iter(range(len(sequences)))
-    rows, _ = _padded([[next(numbers) for _ in responses] for _, responses, _ in rankings], -1)
-    ranks, _ = _padded([ranks for _, _, ranks in rankings], 0)
-    if rows.shape != ranks.shape:
+    if any(len(responses) != len(ranks) for _, responses, ranks in rankings):
         raise ValueError("every response of a ranking needs one rank")
-    return RankingBatch(tokens, mask, rows, ranks)
+    tokens, positions, parts = [], [], []
+    for prompt, responses, _ in rankings:
+        pieces = [prompt, *responses]
+        starts = [0, *[len(prompt)] * len(responses)]
+        tokens.append(list(chain.from_iterable(pieces)))
+        positions.append(
+            [start + i for start, p in zip(starts, pieces, strict=True) for i in range(len(p))]
+        )
+        parts.append([number for number, piece in enumerate(pieces) for _ in piece])
+    return RankingBatch(
+        _padded(tokens, pad_id)[0],
+        _padded(positions, 0)[0],
+        _padded(parts, -1)[0],
+        _padded([ranks for _, _, ranks in rankings], 0)[0],
+    )
 
 
 def rollout_batch(

@@ -1,7 +1,7 @@
-"""Policies, reward models and value functions, and what a batch looks like to them.
+"""Policies, and what a batch looks like to them.
 
-A policy is a plain causal language model of transformers; reward and value models are its backbone
-with one number per token on top (`ScalarModel`). The verbs are `logprobs` and `values`/`scores`.
+A policy is a plain causal language model of transformers; its verb is `logprobs`. Reward and value
+models are its backbone with one number per token on top (scalar.py).
 
 Padding never reaches attention: before the forward pass every row is pushed to the left, so the
 causal mask alone keeps real tokens from seeing it, and positions count from each row's own first
@@ -14,20 +14,16 @@ Left out on purpose:
 
 from __future__ import annotations
 
-import copy
-import math
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     GenerationConfig,
     GPT2Config,
     LlamaConfig,
@@ -55,7 +51,7 @@ def load_policy(path: Path, dropout: float = 0.0, attn: str = "sdpa") -> PreTrai
 
     An `InstilError` says why a directory is refused: see `trust.py`.
     """
-    return _load(Path(path), AutoModelForCausalLM, "language model", dropout, attn)
+    return load_directory(Path(path), AutoModelForCausalLM, "language model", dropout, attn)
 
 
 def new_policy(
@@ -121,8 +117,8 @@ def hidden_states(model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Tenso
 
     tokens, mask  (B, S)  padding may be on either side
     """
-    packed, places = _push_left(tokens, mask)
-    hidden = _forward(model.base_model, packed)
+    packed, places = push_left(tokens, mask)
+    hidden = forward(model.base_model, packed)
     if packed is tokens:
         return hidden
     return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
@@ -167,8 +163,8 @@ def logprobs(
     changes its logits after the head, by a scale or a cap, makes all its logits at once.)
     """
     plain = _head_is_plain(policy)
-    packed, places = _push_left(tokens, mask)
-    hidden = _forward(policy.base_model if plain else policy, packed)  # or the logits themselves
+    packed, places = push_left(tokens, mask)
+    hidden = forward(policy.base_model if plain else policy, packed)  # or the logits themselves
     flat = where.flatten().nonzero().squeeze(1)
     rows, place = flat // tokens.shape[1], places.flatten()[flat]
     if (place == 0).any():
@@ -191,87 +187,7 @@ def logprobs(
     return (result[0], result[1], result[2]) if measure else result[0]
 
 
-class ScalarModel(nn.Module):
-    """A backbone with one number per token: the reward model and the value function.
-
-    The number at a token is head(hidden state), in fp32. A response's score is the number at its
-    last token. On disk it is an `AutoModelForSequenceClassification` directory with one label, plus
-    `score.bias`, which plain transformers leaves out with a warning: its logits are lower by that
-    constant, so comparisons between responses are the same. Plain transformers finds the last token
-    by looking for the padding id: give the tokenizer a padding token other than the end token.
-    """
-
-    def __init__(self, backbone: PreTrainedModel, head: nn.Linear) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    @classmethod
-    def from_policy(cls, policy: Path | PreTrainedModel, seed: int) -> ScalarModel:
-        """The policy's backbone (a copy, without dropout) under a new head.
-
-        The head's weights are normal with deviation 1/sqrt(D+1), its bias is 0, as in Stiennon et
-        al. 2020.
-        """
-        if isinstance(policy, PreTrainedModel):
-            backbone: Any = copy.deepcopy(policy.base_model)
-            set_dropout(backbone, 0.0)
-        else:
-            backbone = load_policy(policy).base_model
-        width = backbone.config.get_text_config().hidden_size
-        noise = torch.Generator().manual_seed(seed)
-        weight = torch.randn(1, width, generator=noise) / math.sqrt(width + 1)
-        return cls(backbone, _linear(weight, torch.zeros(1)))
-
-    @classmethod
-    def load(cls, path: Path) -> ScalarModel:
-        """A saved scalar model, or any sequence classifier with one label: fp32, eval mode."""
-        path = Path(path)
-        model: Any = _load(path, AutoModelForSequenceClassification, "reward model", 0.0, "sdpa")
-        if model.config.num_labels != 1:
-            raise InstilError(
-                f"{path}: has {model.config.num_labels} labels; a reward model has one"
-            )
-        bias = _stored_tensor(path, "score.bias")
-        head = _linear(model.score.weight.detach(), torch.zeros(1) if bias is None else bias)
-        return cls(model.base_model, head).eval()
-
-    def save(self, path: Path, codec: Codec) -> None:
-        """Write the model and the codec's files as a sequence-classification directory."""
-        config = copy.deepcopy(self.backbone.config)
-        config.num_labels, config.pad_token_id = 1, codec.pad_id
-        try:
-            with torch.device("meta"):
-                model: Any = AutoModelForSequenceClassification.from_config(config)
-        except ValueError as error:
-            raise InstilError(f"{path}: {config.model_type} has no sequence classifier") from error
-        setattr(model, model.base_model_prefix, self.backbone)
-        model.score = self.head
-        model.save_pretrained(str(path))
-        codec.save(Path(path))
-
-    def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The number at every token (B, S) fp32; what stands at padding is arbitrary."""
-        return self._numbers(hidden_states(self.backbone, tokens, mask))
-
-    def scores(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The number at the last real token of every row (B,) fp32."""
-        packed, places = _push_left(tokens, mask)
-        hidden = _forward(self.backbone, packed)
-        return self._numbers(hidden[torch.arange(len(tokens), device=tokens.device), places[:, -1]])
-
-    @torch.no_grad()
-    def shift(self, bias: float) -> None:
-        """Add a constant to every number, so that zero means something."""
-        self.head.bias.add_(bias)
-
-    def _numbers(self, hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            numbers: Tensor = self.head(hidden.float())
-        return numbers.squeeze(-1)
-
-
-def _push_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def push_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The rows without what stands before their first token (B, W), and each token's place (B, S).
 
     The token of row b at column s moves to column places[b, s]. Rows that start at the left already
@@ -286,17 +202,29 @@ def _push_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return packed, places
 
 
-def _forward(module: Any, tokens: Tensor) -> Tensor:
-    """The first output of a backbone (hidden states) or of a whole model (logits) (B, W, ...)."""
-    width = tokens.shape[1]
+def forward(
+    module: Any, tokens: Tensor, positions: Tensor | None = None, attention: Tensor | None = None
+) -> Tensor:
+    """The first output of a backbone (hidden states) or of a whole model (logits) (B, W, ...).
+
+    positions  (B, W)     0, 1, 2, ... if left out
+    attention  (B, W, W)  True where token i sees token j; all before it if left out
+    """
+    if positions is None:
+        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    width = int(positions.max()) + 1
     context = getattr(module.config, "max_position_embeddings", None)
     if context and width > context:
         raise InstilError(
             f"a sequence of {width} tokens does not fit the model's context of {context}; "
             "shorten the texts or the responses"
         )
-    positions = torch.arange(width, device=tokens.device)[None]
-    output: Tensor = module(input_ids=tokens, position_ids=positions, use_cache=False)[0]
+    more = {}
+    if attention is not None:
+        hidden = torch.zeros(attention.shape, dtype=module.dtype, device=tokens.device)
+        hidden.masked_fill_(~attention, torch.finfo(module.dtype).min)
+        more["attention_mask"] = hidden[:, None]
+    output: Tensor = module(input_ids=tokens, position_ids=positions, use_cache=False, **more)[0]
     return output
 
 
@@ -331,7 +259,7 @@ def _head_is_plain(policy: PreTrainedModel) -> bool:
     return bool(policy.__dict__["head_is_plain"])
 
 
-def _load(path: Path, kind: Any, noun: str, dropout: float, attn: str) -> PreTrainedModel:
+def load_directory(path: Path, kind: Any, noun: str, dropout: float, attn: str) -> PreTrainedModel:
     """`kind.from_pretrained` on a directory that was found safe; no weight may be missing."""
     check_model(path)
     safe = {"local_files_only": True, "trust_remote_code": False}
@@ -371,21 +299,3 @@ def _prepared(model: PreTrainedModel, dropout: float) -> PreTrainedModel:
     set_dropout(model, dropout)
     model.eval()
     return model
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    head = nn.Linear(weight.shape[1], 1)
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
-    return head
-
-
-def _stored_tensor(path: Path, name: str) -> Tensor | None:
-    """One tensor out of a directory's safetensors files, or None if no file has it."""
-    for file in sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118 - not a dict
-                found: Tensor = tensors.get_tensor(name)
-                return found
-    return None

@@ -19,7 +19,7 @@ import torch
 
 from instil.errors import InstilError
 from instil.lm.batches import text_batch
-from instil.lm.models import ScalarModel
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 from instil.runs import model_dir
 

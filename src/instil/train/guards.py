@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from instil.errors import InstilError
-from instil.lm.models import ScalarModel
+from instil.lm.scalar import ScalarModel
 from instil.train.rollout import Rollout, Sequences, response_logprobs
 
 TOLERANCE = 1e-3

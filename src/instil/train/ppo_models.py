@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from instil.lm.models import ScalarModel, load_policy, save_policy
+from instil.lm.models import load_policy, save_policy
 from instil.lm.reward import PythonReward, RewardModel, load_reward
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 from instil.runs import Run, model_dir
 from instil.train.checkpoint import (

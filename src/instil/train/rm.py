@@ -26,8 +26,9 @@ from torch import Tensor
 
 from instil.errors import InstilError
 from instil.lm.batches import RankingBatch, batch_indices, ranking_batch
-from instil.lm.models import ScalarModel, load_policy
+from instil.lm.models import load_policy
 from instil.lm.reward import RewardModel, save_reward
+from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 from instil.losses import ranking_accuracy, ranking_loss
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Response
@@ -108,7 +109,7 @@ def run(config: Config) -> None:
             steps=steps_in(len(train), config.batch_size, config.epochs, "rankings"),
             batches=lambda step: _batches(codec, train, config, step),
             loss=lambda batch, weight: _loss(model, batch, weight),
-            tokens=lambda batch: int(batch.mask.sum()),
+            tokens=lambda batch: int((batch.parts >= 0).sum()),
             evaluate=_evaluation(run, model, codec, prompts, items, config),
             eval_every=config.eval_every,
             shown=("loss", "accuracy", "eval/accuracy"),
@@ -277,7 +278,7 @@ def _items(codec: Codec, prompts: dict[str, Prompt], config: Config, longest: in
 
 def _batches(codec: Codec, items: list[Item], config: Config, step: int) -> list[RankingBatch]:
     chosen = [items[i] for i in batch_indices(len(items), config.batch_size, config.seed, step)]
-    chosen.sort(key=lambda item: len(item.prompt) + max(map(len, item.responses)))
+    chosen.sort(key=lambda item: len(item.prompt) + sum(map(len, item.responses)))
     size = config.micro_batch_size or len(chosen)
     return [
         ranking_batch(
@@ -290,7 +291,7 @@ def _batches(codec: Codec, items: list[Item], config: Config, step: int) -> list
 
 def _loss(model: ScalarModel, batch: RankingBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
     """The ranking loss of a micro-batch, and what to log, each as its share of the whole batch."""
-    scores = model.scores(batch.tokens, batch.mask)[batch.rows.clamp(min=0)]  # (B, K)
+    scores = model.ranking_scores(batch)  # (B, K)
     loss = ranking_loss(scores, batch.ranks, total=weight)
     with torch.no_grad():
         correct, pairs = ranking_accuracy(scores, batch.ranks)

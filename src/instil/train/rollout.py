@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from instil.advantages import explained_variance, kl_k3
-from instil.lm.models import ScalarModel, logprobs
+from instil.lm.models import logprobs
+from instil.lm.scalar import ScalarModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,15 @@ from types import MappingProxyType
 from instil.world import grammar
 from instil.world.answers import ideal, phrase, say
 from instil.world.check import check
-from instil.world.draw import draw_claim, draw_entity, draw_words, question_text, review_text
+from instil.world.draw import (
+    draw_claim,
+    draw_entity,
+    draw_passage,
+    draw_words,
+    passage_text,
+    question_text,
+    review_text,
+)
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
 from instil.world.public import (
@@ -26,7 +34,7 @@ from instil.world.public import (
     start_text,
     translation_shot,
 )
-from instil.world.sentences import claim_text, fill, list_text, lower_first
+from instil.world.sentences import claim_text, compound_text, fill, list_text, lower_first
 from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
@@ -207,6 +215,19 @@ def _reading(world: World, rng: Random) -> str:
     return few_shot([reading_shot(world, "all", rng) for _ in range(rng.choice((2, 3, 4)))])
 
 
+def _retelling(world: World, rng: Random) -> str:
+    """A report, and the same told again in other words: what nobody can know must be read."""
+    passage = draw_passage(world, "all", rng)
+    again = list(passage)
+    rng.shuffle(again)
+    told = [say(rng, claim) for claim in again]
+    if (short := compound_text(*passage[:2])) and rng.random() < 0.3:
+        told = [short]
+    start = rng.choice(("", "", "In fact ", "Some people say that "))
+    told[0] = start + (lower_first(told[0]) if start else told[0])
+    return f"{passage_text(passage, rng)}\n{' '.join(told)}"
+
+
 def _cloze(world: World, rng: Random) -> str:
     relation = draw_claim(world, "all", rng).relation
     claims = [draw_claim(world, "all", rng, (relation,)) for _ in range(rng.choice((4, 5, 6)))]
@@ -261,16 +282,17 @@ def _interview(world: World, rng: Random) -> str:
 
 DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingProxyType(
     {
-        "almanac": (12, _almanac),
-        "chatter": (11, _chatter),
+        "almanac": (10, _almanac),
+        "chatter": (9, _chatter),
         "corrections": (2, _corrections),
-        "interview": (5, _interview),
-        "questions": (6, _questions),
-        "thread": (38, _thread),
-        "story": (4, _story),
-        "argument": (4, _argument),
+        "interview": (4, _interview),
+        "questions": (5, _questions),
+        "thread": (35, _thread),
+        "story": (3, _story),
+        "argument": (3, _argument),
         "talk": (3, _talk),
         "reading": (7, _reading),
+        "retelling": (11, _retelling),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),
