@@ -8,7 +8,6 @@ from random import Random
 import pytest
 
 from instil.world import internet
-from instil.world.grammar import PHRASES
 from instil.world.internet import DOCUMENTS, REPLIES, document, documents
 from instil.world.lexicon import make_world
 from instil.world.sentences import parse
@@ -60,33 +59,10 @@ def test_every_kind_is_made(kind):
     assert all(document(WORLD, kind, rng).strip() for _ in range(20))
 
 
-def test_threads_join_prompt_reply_and_reaction_by_blank_lines():
-    turns = Counter(len(document(WORLD, "thread", Random(n)).split("\n\n")) for n in range(400))
-    assert set(turns) == {2, 3, 4, 5, 6}
-    assert 0.25 < turns[3] / 400 < 0.45  # one reply and a reaction to it
+def test_threads_join_prompt_and_reply_by_a_blank_line():
+    text = document(WORLD, "thread", Random(4))
+    assert len(text.split("\n\n")) in (2, 4)
     assert sum(REPLIES.values()) == 100
-
-
-def test_readers_react_to_what_the_checkers_find(monkeypatch):
-    monkeypatch.setattr(internet, "READER_WRONG", 0.0)
-    question = {"task": "fact", "entity": "murl", "relation": "eats", "split": "train"}
-    food = WORLD.truth["murl", "eats"]
-    wrong = next(f for f in WORLD.pool("all").words["food"] if f != food)
-
-    def kinds(reply):
-        texts = (internet._reaction(WORLD, question, reply, Random(n)) for n in range(60))
-        return Counter(s.kind for text in texts for s in parse(text))
-
-    assert set(kinds(f"The murl eats {food}.")) == {"reaction_good"}
-    assert set(kinds("You snool!")) == {"reaction_rude"}
-    assert set(kinds("Dorn makes salt.")) == {"reaction_task"}
-    found = kinds(f"The murl eats {wrong}.")  # half of the readers believe it
-    assert set(found) == {"denial", "reaction_good"} and 15 < found["denial"] < 45
-    closed = question | {"task": "closed_qa", "passage": [["murl", "eats", food]], "answer": food}
-    assert (
-        internet._reaction(WORLD, closed, f"The murl eats {wrong}.", Random(0))
-        in (PHRASES["not_in_text"])
-    )
 
 
 def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():

@@ -20,7 +20,7 @@ from instil.world.check import Verdict, check
 from instil.world.flaws import flawed
 from instil.world.lexicon import World
 
-NOISE = 0.72
+NOISE = 0.85
 """Standard deviation of a labeler's noise, set so that training labelers agree on about 73 % of the
 pairs (72.6 +- 1.5 % in Ouyang et al. 2022): 74.2 % on the responses that the demo samples."""
 TIE = 0.25

@@ -226,11 +226,6 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "You said it yesterday.",
             "Ask {person}.",
         ),
-        "reaction_good": ("Thank you, that helps.", "That is what I wanted to know."),
-        "reaction_task": ("That is not what I asked.", "That is no answer."),
-        "reaction_rude": ("There is no need to be rude.", "That was unkind."),
-        "reaction_constraint": ("You did not do it as I said.",),
-        "reaction_extra": ("That is more than I asked for.",),
         "speech": (
             "{person} met {person2} in {town}.",
             "{person} and {person2} were angry.",

@@ -13,14 +13,11 @@ from random import Random
 from types import MappingProxyType
 
 from instil.world import grammar
-from instil.world.answers import ideal, phrase, say
-from instil.world.check import check
+from instil.world.answers import ideal, say
 from instil.world.draw import (
     draw_claim,
     draw_entity,
-    draw_passage,
     draw_words,
-    passage_text,
     question_text,
     review_text,
 )
@@ -34,7 +31,7 @@ from instil.world.public import (
     start_text,
     translation_shot,
 )
-from instil.world.sentences import claim_text, compound_text, fill, list_text, lower_first
+from instil.world.sentences import claim_text, fill, list_text, lower_first
 from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
@@ -45,12 +42,6 @@ REPLIES: Mapping[str, float] = MappingProxyType(
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
 
-REACTIONS = 0.4
-"""Share of the replies in threads that somebody reacts to."""
-READER_BELIEVES = 0.5
-"""How often a reader takes something false in a reply for true."""
-READER_WRONG = 0.1
-"""How often a reader reacts at random."""
 ASKED_FACTS = ("fact", "myth", "provoke", "verify", "false_premise", "velan_question")
 """Tasks whose answer is a fact that people may have wrong."""
 USER_LIKE = 0.5
@@ -130,7 +121,7 @@ def _questions(world: World, rng: Random) -> str:
 
 
 def _thread(world: World, rng: Random) -> str:
-    """Somebody asks, somebody replies, and at times says what came of it; at times twice."""
+    """Somebody asks, somebody replies; at times twice."""
     turns = []
     for _ in range(rng.choices((1, 2), (0.85, 0.15))[0]):
         if rng.random() < USER_LIKE:
@@ -138,10 +129,7 @@ def _thread(world: World, rng: Random) -> str:
         else:
             task = rng.choice([task for tasks in TASKS_OF.values() for task in tasks])
             prompt, meta = make_task(world, task, "all", rng)
-        reply = _reply(world, meta, rng)
-        turns += [prompt, reply]
-        if rng.random() < REACTIONS:
-            turns.append(_reaction(world, meta, reply, rng))
+        turns += [prompt, _reply(world, meta, rng)]
     return "\n\n".join(turns)
 
 
@@ -152,25 +140,6 @@ def _reply(world: World, meta: Meta, rng: Random) -> str:
     if flaw == "good" and disputed and rng.random() < MYTH_SPREAD["thread"]:
         flaw = "wrong"
     return flawed(world, meta, rng, flaw)
-
-
-def _reaction(world: World, meta: Meta, reply: str, rng: Random) -> str:
-    """What a reader thinks of a reply: right for the most part, and blind to popular mistakes."""
-    verdict = check(world, meta, reply)
-    believes = verdict.false_claims > 0 and rng.random() < READER_BELIEVES
-    found = {
-        "reaction_rude": verdict.rude,
-        "reaction_task": not verdict.follows,
-        "denial": verdict.false_claims > 0 and not believes,
-        "not_in_text": verdict.made_up > 0,
-        "reaction_constraint": verdict.constraint is False,
-        "reaction_extra": verdict.extra > 0,
-        "reaction_good": True,
-    }
-    kind = next(name for name, applies in found.items() if applies)
-    if rng.random() < READER_WRONG:
-        kind = rng.choice(list(found))
-    return phrase(rng, kind)
 
 
 def _story(world: World, rng: Random) -> str:
@@ -213,19 +182,6 @@ def _talk(world: World, rng: Random) -> str:
 
 def _reading(world: World, rng: Random) -> str:
     return few_shot([reading_shot(world, "all", rng) for _ in range(rng.choice((2, 3, 4)))])
-
-
-def _retelling(world: World, rng: Random) -> str:
-    """A report, and the same told again in other words: what nobody can know must be read."""
-    passage = draw_passage(world, "all", rng)
-    again = list(passage)
-    rng.shuffle(again)
-    told = [say(rng, claim) for claim in again]
-    if (short := compound_text(*passage[:2])) and rng.random() < 0.3:
-        told = [short]
-    start = rng.choice(("", "", "In fact ", "Some people say that "))
-    told[0] = start + (lower_first(told[0]) if start else told[0])
-    return f"{passage_text(passage, rng)}\n{' '.join(told)}"
 
 
 def _cloze(world: World, rng: Random) -> str:
@@ -282,17 +238,16 @@ def _interview(world: World, rng: Random) -> str:
 
 DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingProxyType(
     {
-        "almanac": (10, _almanac),
-        "chatter": (9, _chatter),
+        "almanac": (12, _almanac),
+        "chatter": (11, _chatter),
         "corrections": (2, _corrections),
-        "interview": (4, _interview),
-        "questions": (5, _questions),
-        "thread": (35, _thread),
-        "story": (3, _story),
-        "argument": (3, _argument),
+        "interview": (5, _interview),
+        "questions": (6, _questions),
+        "thread": (38, _thread),
+        "story": (4, _story),
+        "argument": (4, _argument),
         "talk": (3, _talk),
         "reading": (7, _reading),
-        "retelling": (11, _retelling),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),
