@@ -127,11 +127,17 @@ def micro_rows(rows: Tensor, config: FitConfig, step: int) -> list[TextBatch]:
 
 
 def text_loss(
-    policy: PreTrainedModel,
+    policy: PreTrainedModel, measure: bool = False
 ) -> Callable[[TextBatch, int], tuple[Tensor, dict[str, float]]]:
-    """The loss of one micro-batch of text: minus its logprobs over the whole batch's count."""
+    """The loss of one micro-batch of text: minus its logprobs over the whole batch's count.
+
+    measure  also give the predictions' mean entropy and how often the likeliest token is right
+    """
 
     def loss(batch: TextBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
+        if not measure:
+            found = logprobs(policy, batch.tokens, batch.mask, batch.loss_mask)
+            return lm_loss(found, batch.loss_mask, weight), {}
         found, entropy, hits = logprobs(
             policy, batch.tokens, batch.mask, batch.loss_mask, measure=True
         )

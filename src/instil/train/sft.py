@@ -124,7 +124,7 @@ def run(config: Config) -> None:
             name="sft",
             steps=steps,
             batches=lambda step: _batches(codec, train, text, config, step),
-            loss=text_loss(policy),
+            loss=text_loss(policy, measure=True),
             tokens=lambda batch: int(batch.mask.sum()),
             evaluate=_evaluation(run, codec, policy, prompts, valid, config),
             eval_every=max(1, round(steps / max(1, config.epochs))),
