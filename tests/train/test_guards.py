@@ -5,10 +5,12 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from instil import cli
 from instil.errors import InstilError
 from instil.lm.dropout import set_dropout
+from instil.lm.models import load_policy
 from instil.train import ppo
 from instil.train.guards import Limits, check_finite
 
@@ -132,11 +134,15 @@ def test_a_run_over_a_limit_stops_and_leaves_the_last_good_checkpoint(
     if reason == "objective/kl":  # step 1 is sampled from the reference itself: it is good
         assert steps == 3
         assert kept == ["step-000001"]
-        assert "the last good checkpoint is in" in told
+        assert f"the policy of step 1, the last good checkpoint, is in {out / 'last-good'}" in told
+        good = load_policy(out / "last-good").state_dict()
+        averaged = load_file(out / "checkpoints" / "step-000001" / "ema.safetensors")
+        assert all(torch.equal(good[name], weight) for name, weight in averaged.items())
     else:
         assert steps == 2
         assert kept == []
         assert "there was no checkpoint yet" in told
+        assert not (out / "last-good").exists()
     assert json.loads((out / "run.json").read_text())["status"].startswith("stopped: " + reason)
     assert not (out / "final").exists()
 

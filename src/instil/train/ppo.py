@@ -42,9 +42,16 @@ from instil.runs import Run, say
 from instil.train.checkpoint import reseed, save_checkpoint
 from instil.train.data import context_of, pretraining_rows, read_all
 from instil.train.fit import due
-from instil.train.guards import Limits, check_finite, check_gap, check_start, last_good
+from instil.train.guards import Limits, check_finite, check_gap, check_start
 from instil.train.ppo_config import Config
-from instil.train.ppo_models import Models, groups, load, publish_all, resume
+from instil.train.ppo_models import (
+    Models,
+    groups,
+    load,
+    publish_all,
+    publish_last_good,
+    resume,
+)
 from instil.train.rollout import (
     Rollout,
     Sequences,
@@ -373,4 +380,5 @@ def _guard(run: Run, models: Models, limits: Limits, config: Config, metrics: Me
     models.state["over_limit"] = models.state["over_limit"] + 1 if reason else 0
     if models.state["over_limit"] >= config.patience:
         run.stopped(reason)
-        raise InstilError(f"stopped: {reason} (for {config.patience} steps); {last_good(run.path)}")
+        kept = publish_last_good(run, models, config)
+        raise InstilError(f"stopped: {reason} (for {config.patience} steps); {kept}")

@@ -27,6 +27,7 @@ from instil.train.checkpoint import (
     weights,
 )
 from instil.train.fit import adam, publish, write_folder
+from instil.train.guards import last_good
 from instil.train.ppo_config import Config
 
 
@@ -126,6 +127,18 @@ def publish_all(run: Run, models: Models, config: Config) -> None:
     publish(
         run, lambda path: save_policy(models.policy, models.codec, path), **work(models, config)
     )
+
+
+def publish_last_good(run: Run, models: Models, config: Config) -> str:
+    """Write the policy of the last good checkpoint to last-good/; says where it is."""
+    saved = load_checkpoint(run.path)
+    if saved is None:
+        return last_good(run.path)
+    tensors, state = saved
+    set_weights(models.policy, tensors["ema" if config.ema else "policy"])
+    target = run.path / "last-good"
+    write_folder(target, lambda path: save_policy(models.policy, models.codec, path))
+    return f"the policy of step {state['step']}, the last good checkpoint, is in {target}"
 
 
 def work(models: Models, config: Config) -> dict[str, int]:
