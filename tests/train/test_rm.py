@@ -14,7 +14,7 @@ from instil.lm.reward import load_reward
 from instil.lm.scalar import ScalarModel
 from instil.records import Demonstration, Prompt
 from instil.train import rm
-from instil.train.rm import Item, pair_accuracy
+from instil.train.rm import Item, pair_accuracy, pair_calibration
 
 
 def item(prompt_id: str, ranks: list[int], lengths: Sequence[int] = ()) -> Item:
@@ -37,6 +37,13 @@ def test_pair_accuracy_by_hand():
     found = pair_accuracy([item("p", [1, 2, 2]), item("q", [2, 1])], [[3, 5, 1], [4, 4]])
     assert found.mean == pytest.approx((0 + 1 + 0.5) / 3)
     assert (found.n, found.clusters) == (3, 2)
+
+
+def test_pair_calibration_by_hand():
+    # margins -2 (lost), 2 (won) and 0 (half): sigmoid 0.8808, 0.8808 and 0.5; the first two share a
+    # bin with mean outcome 0.5, the third is right
+    found = pair_calibration([item("p", [1, 2, 2]), item("q", [2, 1])], [[3, 5, 1], [4, 4]])
+    assert found == pytest.approx(2 * (0.880797 - 0.5) / 3, abs=1e-6)
 
 
 class Fixed:

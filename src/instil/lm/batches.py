@@ -81,9 +81,10 @@ class RankingBatch(_OnDevice):
     @property
     def attention(self) -> Tensor:
         """(B, S, S) True where token i sees token j: not later, in the prompt or the same part."""
-        earlier = torch.ones(self.tokens.shape[1:] * 2, dtype=torch.bool).tril()
+        width, device = self.parts.shape[1], self.parts.device
+        earlier = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         mine = self.parts[:, :, None] == self.parts[:, None, :]
-        return (mine | (self.parts == 0)[:, None, :]) & earlier.to(self.parts.device)
+        return (mine | (self.parts == 0)[:, None, :]) & earlier
 
     @property
     def last(self) -> Tensor:

@@ -129,10 +129,9 @@ def adam(
 
 def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of a run, by the name of their tensors in its checkpoints."""
-    weights = list(model.parameters())
     hidden = _hidden_matrices(model) if cfg.optimizer == "muon" else []
-    others = {id(p) for p in weights} - {id(p) for p in hidden}
-    rest = [p for p in weights if id(p) in others]
+    taken = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if id(p) not in taken]
     found: dict[str, torch.optim.Optimizer] = {
         "optimizer": adam(rest, cfg.lr, cfg.betas, decay=cfg.weight_decay)
     }
