@@ -111,7 +111,7 @@ def dots(
         axes.set_yticks(places, [_short(label) for label, _ in rows], color=COLOURS["ink"])
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.0f} %"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:.3g} %"))
         axes.hlines(places, *limits, color=COLOURS["rule"], linewidth=0.7, zorder=0)
         if line:
             axes.axvline(line[0], color=COLOURS["ink"], linewidth=1, linestyle=(0, (3, 2)))
@@ -146,7 +146,7 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=x == "step"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if percent:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.0f} %"))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.3g} %"))
         axes.set_xlabel(x)
         ends = [f"{role} {v[0]:.3g} to {v[-1]:.3g}" for role, (_, v) in lines.items() if v]
         return _svg(figure, title, "; ".join(ends))
