@@ -199,12 +199,12 @@ def test_adam_goes_on_to_the_bit_from_its_saved_moments(tmp_path):
 
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
-    optimizer = adam(model, 0.1, (0.9, 0.95), decay=0.1)
+    optimizer = adam(model.parameters(), 0.1, (0.9, 0.95), decay=0.1)
     step(model, optimizer, 1.0)
     tensors = {"model": checkpoint.weights(model), "optimizer": optimizer_tensors(optimizer, model)}
     save_checkpoint(tmp_path, 1, tensors, {})
     other = nn.Linear(3, 2)
-    again = adam(other, 0.1, (0.9, 0.95), decay=0.1)
+    again = adam(other.parameters(), 0.1, (0.9, 0.95), decay=0.1)
     saved, _ = load_checkpoint(tmp_path)
     set_weights(other, saved["model"])
     set_optimizer(again, other, saved["optimizer"])
