@@ -5,6 +5,8 @@ Secrets are put together from parts, so that no scanner takes this file for a le
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from instil.intake.pii import DETECTORS, first_kind
@@ -107,8 +109,18 @@ def test_a_detector_can_be_added():
     ["a", "1", "a@", "a.", "password=", "eyJ-", "AB12", "1.", "::", "4-", "(", "-----BEGIN "],
 )
 def test_long_texts_take_linear_time(unit):
-    """A pattern that backtracks would not come to an end here."""
-    first_kind((unit * 50_000)[:50_000] + " ")
+    """A pattern that backtracks would take minutes; the alarm leaves linear time plenty."""
+
+    def too_slow(*_: object) -> None:
+        raise AssertionError(f"{unit!r} repeated takes more than linear time")
+
+    before = signal.signal(signal.SIGALRM, too_slow)
+    signal.alarm(30)
+    try:
+        first_kind((unit * 200_000)[:200_000] + " ")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_few_published_instructions_are_suspected(shared):

@@ -14,13 +14,7 @@ from types import MappingProxyType
 
 from instil.world import grammar
 from instil.world.answers import ideal, say
-from instil.world.draw import (
-    draw_claim,
-    draw_entity,
-    draw_words,
-    question_text,
-    review_text,
-)
+from instil.world.draw import draw_claim, draw_entity, draw_words, question_text, review_text
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
 from instil.world.public import (
