@@ -33,6 +33,7 @@ from instil.evals.suite import Sizes, kl, run_suite
 from instil.feedback import ask
 from instil.feedback.simulated import SimulatedLabeler, labelers
 from instil.jsonl import read_records, write_lines, write_records
+from instil.lm.machine import settle
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.sampling import SamplingParams
@@ -93,8 +94,7 @@ class Size:
 
 def run(config: Config) -> None:
     """Every stage that is not done yet, then the report."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    settle(config.threads)
     recipe = config.recipe or recipes.find("demo-fast" if config.fast else "demo")
     with Run.open(config.out, "demo", config, threads=torch.get_num_threads(), reopen=True) as demo:
         story = Story(config.out, recipe, config.seed)

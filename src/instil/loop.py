@@ -25,6 +25,7 @@ from instil.errors import InstilError
 from instil.evals.policy import Policy, Row, load, row
 from instil.evals.suite import kl
 from instil.jsonl import read_records, write_lines
+from instil.lm.machine import settle
 from instil.lm.models import load_policy
 from instil.lm.reward import PythonReward, RewardModel, load_reward
 from instil.lm.text import Codec
@@ -89,8 +90,7 @@ class Size:
 
 def run(config: Config) -> None:
     """Every step that is not done yet, then the report."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    settle(config.threads)
     threads = torch.get_num_threads()
     with Run.open(config.out, "loop", config, threads=threads, reopen=True) as loop:
         for name, step in Steps(config).all():

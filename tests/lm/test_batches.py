@@ -1,12 +1,17 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from instil.errors import InstilError
 from instil.lm.batches import (
     batch_indices,
     document_rows,
     epoch_order,
+    passes,
     position_ids,
     prompt_batch,
     random_bits,
@@ -55,21 +60,20 @@ def test_prompts_end_together():
     assert position_ids(batch.mask).tolist() == [[0, 1, 2], [0, 0, 0]]
 
 
-def test_all_responses_of_a_ranking_are_in_one_row_behind_its_prompt():
-    batch = ranking_batch([([1, 9], [[2], [3, 4], [5]], [2, 1, 2]), ([6], [[7], [8]], [1, 2])], PAD)
-    assert batch.tokens.tolist() == [[1, 9, 2, 3, 4, 5], [6, 7, 8, PAD, PAD, PAD]]
-    assert batch.positions.tolist() == [[0, 1, 2, 2, 3, 2], [0, 1, 1, 0, 0, 0]]
-    assert batch.parts.tolist() == [[0, 0, 1, 2, 2, 3], [0, 1, 2, -1, -1, -1]]
+def test_a_ranking_is_its_prompt_once_and_its_responses_after_it():
+    batch = ranking_batch([([1, 9], [[2], [3, 4], [5]], [2, 1, 2]), ([6], [[7], [8]], [1, 2])])
+    packed = batch.packed
+    assert packed.tokens.tolist() == [1, 9, 2, 3, 4, 5, 6, 7, 8]
+    assert packed.positions.tolist() == [0, 1, 2, 2, 3, 2, 0, 1, 1]
+    assert packed.lengths == (2, 1, 2, 1, 1, 1, 1)
+    assert packed.parents == (-1, 0, 0, 0, -1, 4, 4)
     assert batch.ranks.tolist() == [[2, 1, 2], [1, 2, 0]]
-    assert batch.last.tolist() == [[2, 4, 5], [1, 2, 0]]
-    sees = [[j for j in range(6) if batch.attention[0, i, j]] for i in range(6)]
-    assert sees == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [0, 1, 5]]
-    assert [j for j in range(6) if batch.attention[1, 2, j]] == [0, 2]
+    assert batch.last.tolist() == [[2, 4, 5], [7, 8, 0]]
     tokens, mask = batch.apart()
     rows = [row[there].tolist() for row, there in zip(tokens, mask, strict=True)]
-    assert rows == [[1, 9, 2], [1, 9, 3, 4], [1, 9, 5], [6, 7], [6, 8], []]
+    assert rows == [[1, 9, 2], [1, 9, 3, 4], [1, 9, 5], [6, 7], [6, 8], [1]]
     with pytest.raises(ValueError, match="needs one rank"):
-        ranking_batch([([1], [[2], [3]], [1])], PAD)
+        ranking_batch([([1], [[2], [3]], [1])])
 
 
 def test_rollouts_meet_at_one_column():
@@ -81,10 +85,11 @@ def test_rollouts_meet_at_one_column():
 
 
 def test_a_batch_moves_as_one():
-    batch = text_batch([([1], [2])], PAD).to("meta")
-    assert {batch.tokens.device.type, batch.mask.device.type, batch.loss_mask.device.type} == {
-        "meta"
-    }
+    text = text_batch([([1], [2])], PAD).to("meta")
+    ranking = ranking_batch([([1], [[2], [3]], [1, 2])]).to("meta")
+    tensors = [text.tokens, text.mask, text.loss_mask, ranking.last, ranking.ranks]
+    tensors += [ranking.packed.tokens, ranking.packed.positions]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
 
 
 def test_an_epoch_visits_everything_once_and_the_next_in_another_order():
@@ -105,6 +110,23 @@ def test_the_order_is_pinned():
     # taken from the first version: a change would alter every run that is resumed
     assert epoch_order(8, seed=1, epoch=0).tolist() == [7, 2, 6, 4, 3, 5, 0, 1]
     assert random_bits(1, "pinned", 1).tolist() == [10212929093193482003]
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120))
+def test_passes_take_every_example_once_like_lengths_together(lengths, tokens):
+    found = passes(lengths, tokens)
+    order = [number for group in found for number in group]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[number] for number in order] == sorted(lengths)
+    assert len(found) <= math.ceil(sum(lengths) / tokens)
+    for group in found:  # no more than was asked for, and half an example on either side
+        assert sum(lengths[number] for number in group) <= tokens + max(lengths)
+
+
+def test_passes_are_equally_long_by_hand():
+    # 12 tokens in passes of at most about 5: three of about 4, which are 1 + 2, 2 + 3 and 4
+    assert passes([2, 1, 4, 3, 2], 5) == [[1, 0], [4, 3], [2]]
+    assert passes([], 5) == []
 
 
 def test_random_bits_belong_to_their_key():

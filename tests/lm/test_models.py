@@ -11,9 +11,9 @@ from transformers import (
 )
 
 from instil.errors import InstilError
-from instil.lm import models
-from instil.lm.batches import rollout_batch, text_batch
-from instil.lm.models import hidden_states, load_policy, logprobs, new_policy, save_policy
+from instil.lm import head
+from instil.lm.batches import prompt_batch, rollout_batch, text_batch
+from instil.lm.models import load_policy, logprobs, new_policy, read, save_policy
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 
@@ -51,16 +51,62 @@ def test_logprobs_in_any_batch_are_those_of_the_sequence_alone(policy, pairs, la
     assert (whole != 0).sum() == sum(len(response) for _, response in pairs)
 
 
-def test_hidden_states_in_any_batch_are_those_of_the_sequence_alone(policy, pairs):
-    for tokens, mask in (
-        rollout_batch(*zip(*pairs, strict=True), 1)[:2],
-        (lambda b: (b.tokens, b.mask))(text_batch(pairs, 1)),
-    ):
-        whole = hidden_states(policy, tokens, mask)
-        for row, real, pair in zip(whole, mask, pairs, strict=True):
-            ids = torch.tensor([[*pair[0], *pair[1]]])
-            expected = policy.base_model(input_ids=ids).last_hidden_state[0]
-            assert torch.allclose(row[real], expected, atol=1e-5)
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["packed", "padded"])
+@pytest.mark.parametrize("left", [True, False])
+def test_hidden_states_in_any_batch_are_those_of_the_sequence_alone(policy, pairs, way, left):
+    if way == "padded":
+        policy.set_attn_implementation("sdpa")
+    rows = [[*prompt, *response] for prompt, response in pairs]
+    batch = prompt_batch(rows, 1) if left else text_batch([([], row) for row in rows], 1)
+    states, index = read(policy.base_model, batch.tokens, batch.mask)
+    assert len(states) == (sum(map(len, rows)) if way == "packed" else batch.tokens.numel())
+    for places, mask, ids in zip(index, batch.mask, rows, strict=True):
+        expected = policy.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        assert torch.allclose(states[places[mask]], expected, atol=1e-5)
+        assert not places[~mask].any()
+
+
+# prompts that come again in mixed order, one that stands alone, one that another begins with
+REPEATED = [
+    ([5, 6, 7], [8, 9, 10]),
+    ([11], [12, 13]),
+    ([5, 6, 7], [14]),
+    ([5, 6], [15, 16, 17, 18]),
+    ([11], [19]),
+    ([5, 6, 7], [8, 9, 10]),
+]
+
+
+def tokens_read(model):
+    """A list to which every pass over the model appends how many tokens it reads."""
+    counts = []
+    model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: counts.append(inputs[0].numel())
+    )
+    return counts
+
+
+def test_equal_prompts_are_read_once_with_the_same_logprobs_and_gradients(policy):
+    counts = tokens_read(policy)
+    results = []
+    for shared in (0, 3):
+        policy.zero_grad()
+        found, entropy, hits = of_rollout(policy, REPEATED, 1, measure=True, shared=shared)
+        found.square().sum().backward()
+        gradients = [weight.grad.clone() for weight in policy.parameters()]
+        results.append(([found, entropy, hits], gradients))
+    # responses have 14 tokens, prompts 3 + 1 + 3 + 2 + 1 + 3, of which 3 + 1 + 2 are different
+    assert counts[-2:] == [14 + 13, 14 + 6]  # after the probe of the head
+    for apart, together in zip(*(measured for measured, _ in results), strict=True):
+        assert torch.allclose(apart, together, atol=1e-5)
+    for apart, together in zip(*(gradients for _, gradients in results), strict=True):
+        assert torch.allclose(apart, together, rtol=1e-4, atol=1e-5 * apart.abs().max())
+
+
+def test_prompts_that_differ_are_read_as_if_nothing_was_shared(policy, pairs):
+    found = [of_rollout(policy, pairs, 1, shared=shared) for shared in (0, 12)]
+    assert torch.equal(*found)
 
 
 def test_which_id_pads_makes_no_difference(make_policy, pairs):
@@ -109,10 +155,14 @@ def test_no_more_logits_than_the_chunk_exist(policy, pairs, monkeypatch):
     gradients = [weight.grad.clone() for weight in policy.parameters()]
     policy.zero_grad()
     sizes = []
-    policy.get_output_embeddings().register_forward_hook(
-        lambda module, _, output: sizes.append(output.numel())
-    )
-    monkeypatch.setattr(models, "MAX_LOGITS", 4 * 300 + 7)
+    logits = head._logits
+
+    def counted(*given):
+        sizes.append(logits(*given).numel())
+        return logits(*given)
+
+    monkeypatch.setattr(head, "_logits", counted)
+    monkeypatch.setattr(head, "CHUNK", 4 * 300 + 7)
     chunked, spread_again, hits_again = of_rollout(policy, pairs, 1, measure=True)
     chunked.sum().backward()
     # 28 response tokens, 4 at a time, and once more on the way back
@@ -182,6 +232,7 @@ def test_a_new_policy_is_a_function_of_its_seed_and_leaves_the_world_alone():
 
 def test_a_saved_policy_is_a_plain_hugging_face_directory(policy, codec, pairs, tmp_path):
     save_policy(policy, codec, tmp_path)
+    assert "instil" not in (tmp_path / "config.json").read_text()  # the exchanged attention
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     ours = load_policy(tmp_path)
     expected = of_text(policy, pairs, 1)

@@ -12,10 +12,12 @@ from instil.lm.scalar import ScalarModel
 
 @pytest.fixture
 def reward(codec, make_policy) -> RewardModel:
-    return RewardModel(ScalarModel.from_policy(make_policy("llama"), seed=0), codec, batch_size=2)
+    return RewardModel(ScalarModel.from_policy(make_policy("llama"), seed=0), codec)
 
 
-def test_scores_are_in_order_and_do_not_depend_on_the_batch(reward):
+@pytest.mark.parametrize("tokens", [1, 20, 10_000])  # one pass each, two passes, one pass
+def test_scores_are_in_order_and_do_not_depend_on_the_batch(reward, monkeypatch, tokens):
+    monkeypatch.setattr("instil.lm.reward.tokens_per_pass", lambda model: tokens)
     prompts = ["Which river?", "A recipe", "Which river runs?", "She"]
     responses = ["The Aller.", "for lentil soup: rinse the lentils", "No.", "folded"]
     together = reward(prompts, responses)

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from instil.errors import InstilError
-from instil.lm import scalar
+from instil.lm.attention import exchange
 from instil.lm.batches import ranking_batch, rollout_batch, text_batch
 from instil.lm.scalar import ScalarModel
 
@@ -81,34 +81,31 @@ def test_a_classifier_with_two_labels_is_refused(make_policy, codec, tmp_path):
 RANKED = [([5, 6, 7, 8], [[9, 10], [11], [12, 13, 14]], [1, 2, 3]), ([15], [[16, 17], [9]], [2, 1])]
 
 
+def gradients_of(model, numbers):
+    return torch.autograd.grad(numbers.square().sum(), list(model.parameters()))
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "qwen3"])
 def test_a_prompt_read_once_gives_the_scores_and_gradients_of_reading_it_every_time(
-    family, make_policy, monkeypatch, capsys
+    family, make_policy, capsys
 ):
     policy = make_policy(family) if family in ("llama", "gpt2") else small(family)
     model = ScalarModel.from_policy(policy, seed=1)
-    batch = ranking_batch(RANKED, 1)
+    batch = ranking_batch(RANKED)
     there = batch.ranks > 0
     shared = model.ranking_scores(batch)[there]
-    assert scalar._reads_masks(model.backbone) and not capsys.readouterr().err
-    alone = torch.cat(
-        [
-            model.scores(tokens, torch.ones_like(tokens, dtype=torch.bool))
-            for prompt, responses, _ in RANKED
-            for tokens in [torch.tensor([prompt + response]) for response in responses]
-        ]
-    )
-    assert torch.allclose(shared, alone, atol=1e-5)
-    shared.square().sum().backward()
-    gradients = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
-    model.zero_grad()
-    monkeypatch.setitem(model.backbone.__dict__, "reads_masks", False)
+    alone = [
+        model.scores(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        for prompt, responses, _ in RANKED
+        for tokens in [torch.tensor([prompt + response]) for response in responses]
+    ]
+    assert torch.allclose(shared, torch.cat(alone), atol=1e-5)
+    model.backbone.set_attn_implementation("sdpa")  # the plain twin
     apart = model.ranking_scores(batch)[there]
-    assert torch.allclose(apart, alone, atol=1e-5)
-    apart.square().sum().backward()
-    others = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    for one, other in zip(gradients, others, strict=True):
+    assert torch.allclose(apart, torch.cat(alone), atol=1e-5)
+    for one, other in zip(gradients_of(model, shared), gradients_of(model, apart), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * other.abs().max())
+    assert not capsys.readouterr().err
 
 
 def small(family):
@@ -118,16 +115,50 @@ def small(family):
         num_attention_heads=2, num_key_value_heads=1, head_dim=16, max_position_embeddings=64,
     )  # fmt: skip
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).eval()
+    model = AutoModelForCausalLM.from_config(config).eval()
+    exchange(model)
+    return model
 
 
-def test_a_backbone_that_ignores_masks_is_found_out(make_policy, capsys):
-    model = ScalarModel.from_policy(make_policy("llama"), seed=1)
-    forward = model.backbone.forward
-    model.backbone.forward = lambda attention_mask=None, **more: forward(**more)
-    batch = ranking_batch(RANKED, 1)
-    scores = model.ranking_scores(batch)
-    assert not scalar._reads_masks(model.backbone)
-    assert "read apart" in capsys.readouterr().err
-    expected = model.scores(*batch.apart())[:5]
-    assert torch.allclose(scores[batch.ranks > 0], expected, atol=1e-6)
+def tokens_read(model):
+    """A list to which every pass over the model appends how many tokens it reads."""
+    counts = []
+    model.backbone.get_input_embeddings().register_forward_pre_hook(
+        lambda _, inputs: counts.append(inputs[0].numel())
+    )
+    return counts
+
+
+def test_a_ranking_costs_its_prompt_and_its_responses_once(policy):
+    model = ScalarModel.from_policy(policy, seed=1)
+    counts = tokens_read(model)
+    batch = ranking_batch(RANKED)
+    model.ranking_scores(batch)
+    model.backbone.set_attn_implementation("sdpa")
+    model.ranking_scores(batch)
+    # prompt + responses: 4 + 2 + 1 + 3 and 1 + 2 + 1; in the plain way six rows as wide as 4 + 3
+    assert counts == [14, 42]
+
+
+def test_a_sequence_fits_the_context_though_its_ranking_does_not(policy):
+    model = ScalarModel.from_policy(policy, seed=1)  # its context is 64
+    responses = [[9] * 14, [8] * 14, [7] * 14]
+    scores = model.ranking_scores(ranking_batch([([5] * 50, responses, [1, 2, 3])]))
+    assert scores.isfinite().all()
+    for way in ("packed", "plain"):
+        if way == "plain":
+            model.backbone.set_attn_implementation("sdpa")
+        with pytest.raises(InstilError, match="65 tokens does not fit the model's context of 64"):
+            model.ranking_scores(ranking_batch([([5] * 51, responses, [1, 2, 3])]))
+
+
+def test_values_of_equal_prompts_are_read_once(policy):
+    model = ScalarModel.from_policy(policy, seed=1)
+    prompts, responses = [[5, 6], [7], [5, 6], [7]], [[8], [9, 10], [11, 12, 13], [14]]
+    tokens, mask, _ = rollout_batch(prompts, responses, 1)
+    counts = tokens_read(model)
+    apart, together = (model.values(tokens, mask, shared=shared)[mask] for shared in (0, 2))
+    assert counts == [6 + 7, 3 + 7]  # prompts and responses
+    assert torch.allclose(together, apart, atol=1e-5)
+    for one, other in zip(gradients_of(model, together), gradients_of(model, apart), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * other.abs().max())

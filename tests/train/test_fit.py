@@ -44,7 +44,7 @@ Y = X @ torch.tensor([2.0, -1.0]) + 0.5
 
 
 def line(cfg: FitConfig, model: nn.Module, **more: object) -> Method[Points]:
-    size = cfg.micro_batch_size or len(X)
+    size = cfg.micro_batch_tokens or len(X)  # a point is a token
 
     def loss(batch: Points, weight: int):
         error = (model(batch.x).squeeze(1) - batch.y) ** 2
@@ -64,7 +64,7 @@ def line(cfg: FitConfig, model: nn.Module, **more: object) -> Method[Points]:
 
 
 def run_line(out: Path, micro: int = 0, **more: object):
-    cfg = FitConfig(out=out, lr=0.1, epochs=1, micro_batch_size=micro, grad_clip=0.0)
+    cfg = FitConfig(out=out, lr=0.1, epochs=1, micro_batch_tokens=micro, grad_clip=0.0)
     torch.manual_seed(0)
     model = nn.Linear(2, 1)
     with Run.open(out, "line", cfg) as run:
@@ -130,7 +130,7 @@ def test_muon_takes_the_matrices_between_embedding_and_head(tmp_path):
     assert sizes.min() > 0.6 and sizes.max() < 1.3
 
 
-def test_the_micro_batch_size_changes_nothing(tmp_path, helpers):
+def test_the_size_of_a_micro_batch_changes_nothing(tmp_path, helpers):
     whole, results = run_line(tmp_path / "whole")
     parts, same = run_line(tmp_path / "parts", micro=4)  # 4 and 2 points: means would differ
     assert torch.allclose(whole.weight, parts.weight, rtol=0, atol=1e-6)
@@ -197,7 +197,7 @@ def test_impossible_settings_are_refused(tmp_path):
         {"lr": -1.0},
         {"checkpoint_every": 0},
         {"final_lr": 2.0},
-        {"micro_batch_size": -1},
+        {"micro_batch_tokens": -1},
         {"warmup": -1},
         {"lr": math.nan},
     ):
@@ -216,10 +216,11 @@ def test_final_is_whole_or_absent(tmp_path, error):
     with Run.open(cfg.out, "line", cfg) as run:
         (cfg.out / "metrics.jsonl").write_text("")
         with pytest.raises(InstilError, match="make room and start the same command again"):
-            publish(run, save)
+            publish(run, torch.nn.Linear(1, 1), save)
     assert sorted(p.name for p in cfg.out.iterdir()) == ["metrics.jsonl", "run.json", "run.lock"]
     with Run.open(cfg.out, "line", cfg) as run:
-        publish(run, lambda path: (path / "whole").write_text("whole"), loss=1.0)
+        save = lambda path: (path / "whole").write_text("whole")  # noqa: E731
+        publish(run, torch.nn.Linear(1, 1), save, loss=1.0)
     assert [p.name for p in (cfg.out / "final").iterdir()] == ["whole"]
     with pytest.raises(InstilError, match="finished"), Run.open(cfg.out, "line", cfg):
         pass

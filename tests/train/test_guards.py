@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from instil.errors import InstilError
 from instil.lm.dropout import set_dropout
 from instil.lm.models import load_policy
 from instil.train import ppo
-from instil.train.guards import Limits, check_finite
+from instil.train.guards import Limits, check_finite, check_gap
 
 FINE = {
     "objective/kl": 1.0,
@@ -68,19 +69,58 @@ def test_a_value_that_is_not_the_reward_model_is_found(ppo_config_of):
         first_step(models, config)
 
 
-def test_a_decoder_with_another_distribution_is_found(ppo_config_of, monkeypatch):
-    config = ppo_config_of()
-    models = ppo.load(config)
+def shift_samples(monkeypatch, off: float, rows=range(16)) -> None:
+    """Let the decoder give wrong logprobs of the first tokens of some responses."""
     sample = ppo.Decoder.sample
 
     def shifted(*args, **kwargs):
         samples = sample(*args, **kwargs)
-        samples.logprobs[3][0] -= 0.02
-        return samples
+        found = [list(row) for row in samples.logprobs]
+        for row in rows:
+            found[row][0] -= off
+        return replace(samples, logprobs=found)
 
     monkeypatch.setattr(ppo.Decoder, "sample", shifted)
-    with pytest.raises(InstilError, match=r"decoder's logprobs differ.*0\.02.*allowed: 0\.01"):
-        first_step(models, config)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_decoder_with_another_distribution_is_found(ppo_config_of, monkeypatch, step):
+    config = ppo_config_of()
+    models = ppo.load(config)
+    shift_samples(monkeypatch, 0.02)
+    told = rf"step {step}: the decoder's logprobs differ.*0\.02.*allowed: 0\.01"
+    with pytest.raises(InstilError, match=told):
+        ppo.ppo_step(models, prompts(config), NO_TEXT, config, step)
+
+
+def test_one_wrong_response_is_found_before_long(ppo_config_of, monkeypatch):
+    # a step looks at one of its 16 responses, and each step at another
+    config = ppo_config_of()
+    models = ppo.load(config)
+    shift_samples(monkeypatch, 0.02, rows=[3])
+    passed = []
+
+    def hundred_steps() -> None:
+        for step in range(1, 101):
+            ppo.collect(models, prompts(config), config, step, {})
+            passed.append(step)
+
+    with pytest.raises(InstilError, match=r"decoder's logprobs differ.*0\.02"):
+        hundred_steps()
+    assert passed
+
+
+def test_a_limit_below_the_tolerance_counts(ppo_config_of, monkeypatch):
+    config = ppo_config_of(logprob_gap=1e-4)
+    shift_samples(monkeypatch, 5e-4)
+    with pytest.raises(InstilError, match=r"decoder's logprobs differ.*allowed: 0\.0001"):
+        ppo.collect(ppo.load(config), prompts(config), config, 1, {})
+
+
+def test_a_gap_up_to_the_limit_is_allowed():
+    check_gap(0.01, allowed=0.01, step=3)
+    with pytest.raises(InstilError, match=r"step 3: .* by 0\.011 \(allowed: 0\.01\)"):
+        check_gap(0.011, allowed=0.01, step=3)
 
 
 def test_the_value_at_the_last_token_is_the_reward_models_score(ppo_config_of):

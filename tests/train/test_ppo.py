@@ -163,13 +163,13 @@ def test_gamma_0_is_ppo_to_the_bit(world, tmp_path, helpers):
     assert helpers.metrics(runs[0]) == helpers.metrics(runs[1])
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_micro_batches_change_no_gradient(ppo_config_of, monkeypatch, size):
-    whole = ppo_config_of(ptx_coef=2.0)
+@pytest.mark.parametrize("tokens", [1, 50])  # a sequence at a time, and about three
+def test_micro_batches_change_no_gradient(ppo_config_of, monkeypatch, tokens):
+    whole = ppo_config_of(ptx_coef=2.0, micro_batch_tokens=100_000)
     models = moved(whole)
     text = pretraining_rows(models.codec, whole.pretraining, whole.row_length, 16)
     one = gradients(monkeypatch, models, whole, text)
-    parts = gradients(monkeypatch, models, replace(whole, micro_batch_size=size), text)
+    parts = gradients(monkeypatch, models, replace(whole, micro_batch_tokens=tokens), text)
     for a, b in zip(one, parts, strict=True):
         assert (a - b).norm() < 1e-6 * max(1.0, a.norm())
 
@@ -183,7 +183,7 @@ def test_whitening_is_over_the_whole_rollout_whatever_the_parts(ppo_config_of, m
         return {"val/ratio": 1.0}
 
     monkeypatch.setattr(ppo, "improve", keep)
-    for more in ({}, {"micro_batch_size": 3}, {"minibatch_size": 4}, {"decode_batch_size": 5}):
+    for more in ({}, {"micro_batch_tokens": 50}, {"minibatch_size": 4}, {"decode_batch_size": 5}):
         config = ppo_config_of(**more)
         ppo.ppo_step(moved(config), prompts(), NO_TEXT, config, 1)
     first = seen[0]

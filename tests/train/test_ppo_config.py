@@ -28,6 +28,7 @@ def test_defaults_are_the_papers(tmp_path):
         ({"sample_every": 0}, "sample_every 0 must be at least 1"),
         ({"ema": 1.0}, r"ema 1.0 must be in \[0, 1\)"),
         ({"kl_coef": -0.1}, "kl_coef -0.1 must not be negative"),
+        ({"micro_batch_tokens": -1}, "micro_batch_tokens -1 must not be negative"),
         ({"lr": 0.0}, "lr 0.0 must be greater than 0"),
         ({"gae_lambda": 1.1}, "gae_lambda 1.1 must be in"),
     ],

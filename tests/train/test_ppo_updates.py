@@ -107,6 +107,9 @@ def test_a_run_logs_the_names_that_dashboards_know(reference, helpers):
         "completions/max_length",
         "completions/clipped_ratio",
         "rollout/max_abs_dlogp",
+        "rollout/mean_abs_dlogp",
+        "rollout/train_kl",
+        "rollout/recomputed",
         "lr",
         "episode",
         "watch/distinct2",
@@ -114,6 +117,9 @@ def test_a_run_logs_the_names_that_dashboards_know(reference, helpers):
         "ptx/grad_norm_ratio",
     ]
     assert set(known) <= rows[0].keys()
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        spent = {k.removeprefix("time/"): v for k, v in json.loads(line).items() if "time/" in k}
+        assert spent["step"] >= spent["generate"] + spent["score"] + spent["train"] > 0
     samples = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert sorted({s["step"] for s in samples}) == [1, 2, 4, 6, 8]
     assert {"prompt", "response", "score"} <= samples[0].keys()

@@ -54,15 +54,19 @@ def test_the_loss_is_the_mean_per_predicted_token_by_any_micro_batch(world):
     parts = sum(loss(stream_batch(part), 54)[0].item() for part in rows.split(4))
     assert whole == pytest.approx(expected, abs=1e-5)
     assert parts == pytest.approx(expected, abs=1e-5)
-    assert mean_loss(policy, rows, batch_size=4) == pytest.approx(expected, abs=1e-5)
+    for tokens in (1, 40, 1000):  # a row at a time, four, all
+        assert mean_loss(policy, rows, tokens) == pytest.approx(expected, abs=1e-5)
 
 
 def test_micro_rows_cut_one_batch(tmp_path):
     rows = torch.arange(40).reshape(10, 4)
-    whole = micro_rows(rows, Config(text=(), out=tmp_path, batch_size=5), 3)
-    parts = micro_rows(rows, Config(text=(), out=tmp_path, batch_size=5, micro_batch_size=2), 3)
-    assert [len(p.tokens) for p in parts] == [2, 2, 1]
-    assert torch.equal(torch.cat([p.tokens for p in parts]), whole[0].tokens)
+    config = Config(text=(), out=tmp_path, batch_size=5)
+    (whole,) = micro_rows(rows, config, 1000, 3)
+    assert len(whole.tokens) == 5
+    for tokens, sizes in ((11, [2, 2, 1]), (8, [2, 2, 1]), (1, [1] * 5)):  # rows of 4 are never cut
+        parts = micro_rows(rows, config, tokens, 3)
+        assert [len(p.tokens) for p in parts] == sizes
+        assert torch.equal(torch.cat([p.tokens for p in parts]), whole.tokens)
 
 
 def test_training_goes_on_from_a_model_with_its_tokenizer(world, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from instil import cli
 from instil.jsonl import read_records
-from instil.lm.batches import RankingBatch
+from instil.lm.batches import RankingBatch, ranking_batch
 from instil.lm.reward import load_reward
 from instil.lm.scalar import ScalarModel
 from instil.records import Demonstration, Prompt
@@ -51,6 +51,7 @@ class Fixed:
 
     def __init__(self, scores: list[list[float]]) -> None:
         self.given = torch.tensor(scores)
+        self.head = torch.nn.Linear(1, 1)
 
     def ranking_scores(self, batch: RankingBatch) -> torch.Tensor:
         return self.given
@@ -59,12 +60,7 @@ class Fixed:
 def test_loss_accuracy_and_margin_of_a_batch_by_hand():
     # prompt 1: scores 2 0 1 ranked 1 3 2; margins 2, 1, 1, all right
     # prompt 2: scores 5 5 ranked 1 2: margin 0, half right; -log sigmoid(0) = log 2
-    batch = RankingBatch(
-        tokens=torch.zeros(2, 4),
-        positions=torch.zeros(2, 4),
-        parts=torch.tensor([[0, 1, 2, 3], [0, 1, 2, -1]]),
-        ranks=torch.tensor([[1, 3, 2], [1, 2, 0]]),
-    )
+    batch = ranking_batch([([1], [[2], [3], [4]], [1, 3, 2]), ([5], [[6], [7]], [1, 2])])
     loss, share = rm._loss(Fixed([[2.0, 0.0, 1.0], [5.0, 5.0, 9.0]]), batch, weight=4)
     # (0.126928 + 2 * 0.313262) / 3 = 0.251151; divided by the 4 prompts of the whole batch
     assert loss.item() == pytest.approx((0.251151 + math.log(2)) / 4, abs=1e-6)

@@ -12,6 +12,7 @@ from instil.train.rollout import (
     Rollout,
     Sequences,
     distinct,
+    logprob_gaps,
     measurements,
     repetition,
     response_logprobs,
@@ -73,19 +74,39 @@ def test_values_stand_one_token_before_what_they_judge(policy):
         assert not found[row, len(response) :].any()
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 3])
-def test_pieces_hold_every_sequence_once_without_needless_padding(size):
+@pytest.mark.parametrize("tokens", [1, 8, 12, 100])
+def test_pieces_hold_every_sequence_once_without_needless_padding(tokens):
     whole = sequences()
     seen = {}
-    for rows, piece in whole.pieces(torch.tensor([3, 0, 2]), size):
-        assert len(rows) <= (size or 3)
-        for row, tokens, mask in zip(
-            rows.tolist(), piece.tokens, piece.attention_mask, strict=True
-        ):
-            seen[row] = tokens[mask].tolist()
+    for rows, piece in whole.pieces(torch.tensor([3, 0, 2]), tokens):
+        assert piece.attention_mask.sum() <= tokens + 9  # the longest sequence
+        for row, ids, mask in zip(rows.tolist(), piece.tokens, piece.attention_mask, strict=True):
+            seen[row] = ids[mask].tolist()
         assert piece.attention_mask[:, 0].any()  # the longest prompt fills its columns,
         assert piece.response_mask[:, -1].any()  # and the longest response its own
     assert seen == {row: PROMPTS[row] + RESPONSES[row] for row in (0, 2, 3)}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, 8, 100])
+def test_gaps_to_the_trainer_by_hand(policy, tokens):
+    own, _ = response_logprobs(policy, sequences(), 0.7)
+    mask = sequences().response_mask
+    sampled = own + torch.tensor([[0.25], [9.0], [-1.0], [0.0]]) * mask
+    sampled[~mask] = 99.0  # what lies under the padding
+    rollout = Rollout(sequences(), sampled.clone(), *[torch.zeros(4)] * 5)
+    rows = torch.tensor([3, 0, 2])
+    found = logprob_gaps(policy, rollout, rows, 0.7, tokens)
+    # 0.25 in two tokens, -1 in one, 0 in five
+    assert found["rollout/train_kl"] == pytest.approx(-0.5 / 8, abs=1e-6)
+    assert found["rollout/mean_abs_dlogp"] == pytest.approx(1.5 / 8, abs=1e-6)
+    assert found["rollout/max_abs_dlogp"] == pytest.approx(1, abs=1e-5)
+    assert found["rollout/recomputed"] == 0
+    assert torch.equal(rollout.logprobs, sampled)
+    again = logprob_gaps(policy, rollout, rows, 0.7, tokens, keep=True)
+    assert again["rollout/recomputed"] == 1
+    assert torch.allclose(rollout.logprobs[rows][mask[rows]], own[rows][mask[rows]], atol=1e-5)
+    assert torch.equal(rollout.logprobs[1], sampled[1])  # nobody asked for this one
 
 
 def test_measurements_by_hand():
@@ -99,8 +120,6 @@ def test_measurements_by_hand():
         scores=torch.tensor([2.0, -1.0]),
         raw_scores=torch.tensor([2.0, 0.0]),
         ended=torch.tensor([True, False]),
-        entropy=torch.tensor([[1.0, 0.5], [0.25, 77.0]]),
-        sampled_logprobs=torch.tensor([[-1.0, -2.001], [-0.5, 0.0]]),
     )
     # log-ratios 0.5, 0.25 and -0.25: sums 0.75 and -0.25, mean 0.25 a response, 0.5 / 3 a token
     rewards = torch.tensor([[-0.05, 1.975], [-0.975, 0.0]])
@@ -116,15 +135,13 @@ def test_measurements_by_hand():
     # -0.1 * 0.75 and -0.1 * -0.25: mean -0.025
     assert found["objective/non_score_reward"] == pytest.approx(-0.025)
     assert found["objective/rlhf_reward"] == pytest.approx((1.925 - 0.975) / 2)
-    assert found["objective/entropy"] == pytest.approx((1.5 + 0.25) / 2)
+    assert found["objective/entropy"] == pytest.approx((3 + 0.5) / 2)  # -log p of what was sampled
     assert found["val/num_eos_tokens"] == 1
     assert found["val/mean_value"] == 3.0
     assert math.isnan(found["val/explained_var"])  # the returns are constant
     assert found["completions/mean_length"] == 1.5
     assert (found["completions/min_length"], found["completions/max_length"]) == (1, 2)
     assert found["completions/clipped_ratio"] == 0.5
-    assert found["rollout/max_abs_dlogp"] == pytest.approx(0.001, abs=1e-6)
-    assert found["rollout/mean_abs_dlogp"] == pytest.approx(0.001 / 3, abs=1e-6)
     assert found["watch/score_outliers"] == 2  # both are 1 from the mean, over 5 * 0.1
     # bigrams: (a b) (b a) (a b): 2 of 3 differ; no four words occur twice
     assert found["watch/distinct2"] == pytest.approx(2 / 3)
@@ -139,3 +156,15 @@ def test_repetition_and_variety():
     # 7 bigrams, of which (to be), (be or), (or not) come twice: 4 different
     assert distinct([said]) == pytest.approx(4 / 7)
     assert distinct([["word"]]) == 0
+
+
+def test_responses_to_one_prompt_are_in_one_piece_and_the_prompt_counts_once():
+    prompts = [[5, 6, 7, 8], [9, 10], [5, 6, 7, 8], [11], [5, 6, 7, 8], [9, 10]]
+    responses = [[1], [2, 3], [4, 5, 6], [7], [8, 9], [1]]
+    sequences = Sequences(*rollout_batch(prompts, responses, 0))
+    pieces = list(sequences.pieces(torch.arange(6), 10))
+    assert sorted(rows.tolist() for rows, _ in pieces) == [[0, 2, 4], [3, 1, 5]]
+    # 4 + 1 + 3 fill a budget of 8 already, so the third response goes with the prompt read again
+    pieces = list(sequences.pieces(torch.tensor([0, 2, 4]), 8))
+    assert sorted(sorted(rows.tolist()) for rows, _ in pieces) == [[0, 2], [4]]
+    assert sorted(row for rows, _ in pieces for row in rows.tolist()) == [0, 2, 4]

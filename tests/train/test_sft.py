@@ -55,6 +55,15 @@ def test_only_the_response_counts_in_the_loss(world, make):
     assert sft._mean_loss(codec, policy, [pairs[0]], make()) == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_validation_loss_is_the_same_by_any_micro_batch(world, make):
+    codec, pairs = pairs_of(world, make())
+    policy = load_policy(world.root / "base" / "final")
+    whole = sft._mean_loss(codec, policy, pairs, make(micro_batch_tokens=100_000))
+    for tokens in (1, 60):
+        found = sft._mean_loss(codec, policy, pairs, make(micro_batch_tokens=tokens))
+        assert found == pytest.approx(whole, abs=1e-6)
+
+
 def test_splits_follow_the_prompts(world, make):
     # 60 prompts: 8 of 10 train, 1 of 10 validates, 1 of 10 tests and is never read
     assert len(pairs_of(world, make())[1]) == 48
@@ -62,12 +71,15 @@ def test_splits_follow_the_prompts(world, make):
 
 
 def test_a_batch_mixes_in_its_share_of_text(world, make):
-    config = make(pretraining=(world.text,), pretraining_mix=0.25, micro_batch_size=3)
+    config = make(pretraining=(world.text,), pretraining_mix=0.25)
     codec, pairs = pairs_of(world, config)
     text = torch.randint(2, 280, (20, 9), generator=torch.Generator().manual_seed(0))
-    batches = sft._batches(codec, pairs, text, config, 4)
+    (whole,) = sft._batches(codec, pairs, text, config, 1000, 4)
+    batches = sft._batches(codec, pairs, text, config, 40, 4)
+    assert 1 < len(batches) == -(-int(whole.mask.sum()) // 40)
+    assert sum(b.weight for b in batches) == whole.weight
     rows = [b.tokens[i][b.mask[i]].tolist() for b in batches for i in range(len(b.tokens))]
-    assert [len(b.tokens) for b in batches] == [3, 3, 2]
+    assert len(rows) == len(whole.tokens) == 8
     assert sum(row in text.tolist() for row in rows) == 2
     lengths = [len(row) for row in rows]
     assert lengths == sorted(lengths)

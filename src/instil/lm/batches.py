@@ -5,9 +5,8 @@ it does not matter which id fills the padding. The order of examples is a pure f
 (seed, step), so a resumed run sees what the uninterrupted one would have seen.
 
 Left out on purpose:
-  packing      of examples that have nothing in common; a ranking's responses share their prompt's
-               row, and documents of the pretraining stream may see each other
   truncation   a batch holds what it is given
+  boundaries   between the documents of the pretraining stream: they may see each other
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Self
 
 import numpy as np
@@ -25,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instil.errors import InstilError
+from instil.lm.attention import Packed
 
 Ids = Sequence[int]
 
 
-class _OnDevice:
+class OnDevice:
     """What the batches share: they move as one."""
 
     __slots__ = ()
@@ -40,7 +40,7 @@ class _OnDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class TextBatch(_OnDevice):
+class TextBatch(OnDevice):
     """B sequences for next-token prediction, padded right."""
 
     tokens: Tensor  # (B, S)
@@ -54,7 +54,7 @@ class TextBatch(_OnDevice):
 
 
 @dataclass(frozen=True, slots=True)
-class PromptBatch(_OnDevice):
+class PromptBatch(OnDevice):
     """B prompts, padded left, so that all end in the last column."""
 
     tokens: Tensor  # (B, L)
@@ -62,15 +62,11 @@ class PromptBatch(_OnDevice):
 
 
 @dataclass(frozen=True, slots=True)
-class RankingBatch(_OnDevice):
-    """B rankings, a row each: the prompt once, then its responses, padded right.
+class RankingBatch(OnDevice):
+    """B rankings: each prompt once, its responses after it as continuations."""
 
-    Every response sees the prompt and itself, as if it stood alone behind it (`attention`).
-    """
-
-    tokens: Tensor  # (B, S)
-    positions: Tensor  # (B, S)  place in the prompt's and the token's own response's sequence
-    parts: Tensor  # (B, S)  0 in the prompt, k in response k (from 1), -1 in padding
+    packed: Packed
+    last: Tensor  # (B, K)  where each response's last token is in `packed`; 0 if there is none
     ranks: Tensor  # (B, K)  1 is best, equal ranks are ties, 0 is padding
 
     @property
@@ -78,32 +74,21 @@ class RankingBatch(_OnDevice):
         """Prompts: this batch's share of a loss's denominator."""
         return len(self.ranks)
 
-    @property
-    def attention(self) -> Tensor:
-        """(B, S, S) True where token i sees token j: not later, in the prompt or the same part."""
-        width, device = self.parts.shape[1], self.parts.device
-        earlier = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        mine = self.parts[:, :, None] == self.parts[:, None, :]
-        return (mine | (self.parts == 0)[:, None, :]) & earlier
-
-    @property
-    def last(self) -> Tensor:
-        """(B, K) column of each response's last token; 0 where there is no response."""
-        numbers = torch.arange(1, self.ranks.shape[1] + 1, device=self.parts.device)
-        inside = self.parts[:, None, :] == numbers[:, None]  # (B, K, S)
-        columns = torch.arange(self.parts.shape[1], device=self.parts.device)
-        return (inside * columns).amax(dim=2)
-
     def apart(self) -> tuple[Tensor, Tensor]:
-        """The same as one sequence per response, padded right: tokens and mask (B*K, W); what is
-        not there is an empty row."""
-        every = self.parts.repeat_interleave(self.ranks.shape[1], dim=0)
-        number = torch.arange(1, self.ranks.shape[1] + 1, device=self.parts.device)
-        mine = number.repeat(len(self.ranks))[:, None]
-        there = ((every == 0) | (every == mine)) & (every == mine).any(1, keepdim=True)
-        order = (~there).to(torch.int8).argsort(dim=1, stable=True)[:, : int(there.sum(1).max())]
-        tokens = self.tokens.repeat_interleave(self.ranks.shape[1], dim=0)
-        return tokens.gather(1, order), there.gather(1, order)
+        """The same as one sequence per response, padded right: tokens and mask (B*K, W). For a
+        response that is not there stands the first token of all."""
+        pieces = self.packed.tokens.split(list(self.packed.lengths))
+        found = iter(
+            torch.cat([pieces[parent], piece])
+            for piece, parent in zip(pieces, self.packed.parents, strict=True)
+            if parent >= 0
+        )
+        rows = [
+            next(found).tolist() if rank else pieces[0][:1].tolist()
+            for rank in self.ranks.flatten().tolist()
+        ]
+        tokens, mask = _padded(rows, 0)
+        return tokens.to(self.ranks.device), mask.to(self.ranks.device)
 
 
 def text_batch(examples: Sequence[tuple[Ids, Ids]], pad_id: int) -> TextBatch:
@@ -143,24 +128,26 @@ def prompt_batch(prompts: Sequence[Ids], pad_id: int) -> PromptBatch:
 
 
 def ranking_batch(
-    rankings: Sequence[tuple[Ids, Sequence[Ids], Sequence[int]]], pad_id: int
+    rankings: Sequence[tuple[Ids, Sequence[Ids], Sequence[int]]],
 ) -> RankingBatch:
     """(prompt, responses, their ranks) of each ranking; a ranking is never split over batches."""
     if any(len(responses) != len(ranks) for _, responses, ranks in rankings):
         raise ValueError("every response of a ranking needs one rank")
-    tokens, positions, parts = [], [], []
+    if any(not len(response) for _, responses, _ in rankings for response in responses):
+        raise ValueError("a response without tokens, not even an end, has no score")
+    pieces: list[Ids] = []
+    parents: list[int] = []
+    last: list[list[int]] = []
+    length = 0
     for prompt, responses, _ in rankings:
-        pieces = [prompt, *responses]
-        starts = [0, *[len(prompt)] * len(responses)]
-        tokens.append(list(chain.from_iterable(pieces)))
-        positions.append(
-            [start + i for start, p in zip(starts, pieces, strict=True) for i in range(len(p))]
-        )
-        parts.append([number for number, piece in enumerate(pieces) for _ in piece])
+        parents += [-1] + [len(pieces)] * len(responses)
+        pieces += [prompt, *responses]
+        ends = list(accumulate(map(len, [prompt, *responses]), initial=length - 1))[1:]
+        last.append(ends[1:])
+        length = ends[-1] + 1
     return RankingBatch(
-        _padded(tokens, pad_id)[0],
-        _padded(positions, 0)[0],
-        _padded(parts, -1)[0],
+        Packed.of(pieces, parents),
+        _padded(last, 0)[0],
         _padded([ranks for _, _, ranks in rankings], 0)[0],
     )
 
@@ -203,6 +190,18 @@ def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     order = np.argsort(random_bits(n, "epoch", seed, epoch), kind="stable")
     order.flags.writeable = False
     return order
+
+
+def passes(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """The numbers of the examples of each pass: as few passes as take about `tokens` tokens each
+    (more by less than an example), their sums about equal, like lengths together, none cut."""
+    total, done = sum(lengths), 0
+    found: list[list[int]] = [[] for _ in range(-(-total // tokens))]
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__):
+        middle = done + lengths[number] / 2
+        found[int(middle * len(found) / total)].append(number)
+        done += lengths[number]
+    return [group for group in found if group]
 
 
 def random_bits(n: int, *key: int | str | bytes) -> NDArray[np.uint64]:

@@ -3,9 +3,10 @@
 A policy is a plain causal language model of transformers; its verb is `logprobs`. Reward and value
 models are its backbone with one number per token on top (scalar.py).
 
-Padding never reaches attention: before the forward pass every row is pushed to the left, so the
-causal mask alone keeps real tokens from seeing it, and positions count from each row's own first
-token. A sequence therefore has the same logprobs alone, padded right or padded left.
+Batches may be padded on either side, but padding is never read: a pass takes the sequences side by
+side, without it (attention.py). For a model whose attention does not allow that, every row is
+pushed to the left, so that the causal mask alone keeps real tokens from seeing padding. Positions
+count from each row's own first token, so a sequence has the same logprobs alone and in any batch.
 
 Left out on purpose:
   token type ids, encoders    decoder-only models are enough for the method
@@ -19,8 +20,7 @@ from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -31,27 +31,34 @@ from transformers import (
 )
 
 from instil.errors import InstilError
+from instil.lm.adapters import merged
+from instil.lm.attention import Packed, exchange, hidden_states, packs
 from instil.lm.batches import position_ids
 from instil.lm.dropout import set_dropout, without_dropout
+from instil.lm.head import head_logprobs
+from instil.lm.machine import Precision, device, mixed_precision
 from instil.lm.text import Codec
 from instil.lm.trust import check_model, opening
 from instil.losses import token_logprobs
 
-MAX_LOGITS = 2**26
-"""Logits that exist at one time in `logprobs` (256 MiB in fp32)."""
-
 Architecture = Literal["llama", "gpt2"]
 
 
-def load_policy(path: Path, dropout: float = 0.0, attn: str = "sdpa") -> PreTrainedModel:
-    """A causal language model from a local directory, in fp32 and eval mode.
+def load_policy(
+    path: Path, dropout: float = 0.0, precision: Precision = "auto", attn: str = "sdpa"
+) -> PreTrainedModel:
+    """A causal language model from a local directory: weights in fp32, eval mode, on the GPU where
+    there is one.
 
-    dropout  residual dropout while training (Ouyang et al. 2022, appendix C.1 use 0.2 in SFT)
-    attn     the attention implementation of transformers
+    dropout    residual dropout while training (Ouyang et al. 2022, appendix C.1 use 0.2 in SFT)
+    precision  of its matrix products, see `machine.mixed_precision`
+    attn       the attention implementation of transformers
 
     An `InstilError` says why a directory is refused: see `trust.py`.
     """
-    return load_directory(Path(path), AutoModelForCausalLM, "language model", dropout, attn)
+    return load_directory(
+        Path(path), AutoModelForCausalLM, "language model", dropout, precision, attn
+    )
 
 
 def new_policy(
@@ -65,8 +72,10 @@ def new_policy(
     pad_id: int,
     eos_id: int,
     dropout: float = 0.0,
+    precision: Precision = "auto",
 ) -> PreTrainedModel:
-    """A randomly initialised causal language model with tied embeddings, in eval mode.
+    """A randomly initialised causal language model with tied embeddings, in eval mode, on the GPU
+    where there is one.
 
     The weights are a function of the shape and `seed`; the global random state is left alone.
     """
@@ -97,31 +106,46 @@ def new_policy(
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     model.generation_config.pad_token_id = pad_id
-    return _prepared(model, dropout)
+    return _prepared(model, dropout, precision)
 
 
 def save_policy(model: PreTrainedModel, codec: Codec, path: Path) -> None:
-    """Write a plain Hugging Face directory: weights, tokenizer, and where sampling stops."""
+    """Write a plain Hugging Face directory: weights (an adapter added into them), tokenizer, and
+    where sampling stops."""
     ends = list(codec.eos_ids) if len(codec.eos_ids) > 1 else codec.eos_id
     model.generation_config = GenerationConfig(
         bos_token_id=model.config.bos_token_id, eos_token_id=ends, pad_token_id=codec.pad_id
     )
     model.config.pad_token_id = codec.pad_id
-    model.save_pretrained(str(path))
+    with merged(model):
+        model.save_pretrained(str(path))
     model.config.pad_token_id = None
     codec.save(Path(path))
 
 
-def hidden_states(model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> Tensor:
-    """The last hidden states, after the final norm (B, S, D); what stands at padding is arbitrary.
+def read(module: Any, tokens: Tensor, mask: Tensor, shared: int = 0) -> tuple[Tensor, Tensor]:
+    """One pass over a batch in which no padding is read.
 
+    module        a backbone or a whole model
     tokens, mask  (B, S)  padding may be on either side
+    shared        rows whose first `shared` columns are equal have them read once
+
+    Returns the last hidden states, after the final norm (or the logits of a whole model), of M
+    tokens (M, D), and for each token of the batch its row in them (B, S); of padding it is 0.
     """
-    packed, places = push_left(tokens, mask)
-    hidden = forward(model.base_model, packed)
-    if packed is tokens:
-        return hidden
-    return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[2]))
+    if packs(module):
+        packed, index = Packed.rows(tokens, mask, shared)
+        return read_packed(module, packed), index
+    pushed, places = push_left(tokens, mask)
+    rows = torch.arange(len(tokens), device=tokens.device)[:, None]
+    return forward(module, pushed).flatten(0, 1), (rows * pushed.shape[1] + places) * mask
+
+
+def read_packed(module: Any, packed: Packed) -> Tensor:
+    """What `read` returns of M packed tokens (M, D)."""
+    check_context(module, int(packed.positions.max()) + 1)
+    with mixed_precision(module):
+        return hidden_states(module, packed)
 
 
 @overload
@@ -132,6 +156,7 @@ def logprobs(
     where: Tensor,
     temperature: float = 1.0,
     measure: Literal[False] = False,
+    shared: int = 0,
 ) -> Tensor: ...
 @overload
 def logprobs(
@@ -142,6 +167,7 @@ def logprobs(
     temperature: float = 1.0,
     *,
     measure: Literal[True],
+    shared: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]: ...
 def logprobs(
     policy: PreTrainedModel,
@@ -150,6 +176,7 @@ def logprobs(
     where: Tensor,
     temperature: float = 1.0,
     measure: bool = False,
+    shared: int = 0,
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     """log p(tokens[:, t] | tokens[:, <t]) where `where` is True, 0 elsewhere (B, S) fp32.
 
@@ -157,34 +184,31 @@ def logprobs(
     where         (B, S)  True at tokens to evaluate; the first token of a row has no probability
     measure       also return the entropy of each of these predictions, and whether its most likely
                   token is the one that stands there (1 or 0), both (B, S), without gradient
+    shared        rows whose first `shared` columns are equal have them read once
 
-    Only these positions go through the head, at most `MAX_LOGITS` logits at a time; when there are
-    more, the backward pass computes them again. Gradients flow to the policy. (An architecture that
-    changes its logits after the head, by a scale or a cap, makes all its logits at once.)
+    Only these positions go through the head, a chunk at a time (`head.py`). Gradients flow to the
+    policy. (An architecture that changes its logits after the head, by a scale or a cap, makes all
+    its logits at once.)
     """
-    plain = _head_is_plain(policy)
-    packed, places = push_left(tokens, mask)
-    hidden = forward(policy.base_model if plain else policy, packed)  # or the logits themselves
-    flat = where.flatten().nonzero().squeeze(1)
-    rows, place = flat // tokens.shape[1], places.flatten()[flat]
-    if (place == 0).any():
+    plain = head_is_plain(policy)
+    states, index = read(policy.base_model if plain else policy, tokens, mask, shared)
+    before = mask & F.pad(mask, (1, 0))[:, :-1]
+    if (where & ~before).any():
         raise ValueError("where: the first token of a sequence has no probability")
-    inputs = hidden.flatten(0, 1).index_select(0, rows * hidden.shape[1] + place - 1)
+    flat = where.flatten().nonzero().squeeze(1)
+    inputs = states.index_select(0, index.flatten()[flat - 1])
     targets = tokens.flatten()[flat]
-
-    head = policy.get_output_embeddings() if plain else nn.Identity()
-    chunk = max(1, MAX_LOGITS // policy.config.vocab_size)
-    if len(targets) <= chunk:
-        found = _predict(head, inputs, targets, temperature, measure)
+    if plain:
+        head: Any = policy.get_output_embeddings()
+        with mixed_precision(policy):
+            found = head_logprobs(inputs, head.weight, head.bias, targets, temperature, measure)
     else:
-        parts = [
-            checkpoint(_predict, head, *part, temperature, measure, use_reentrant=False)
-            for part in zip(inputs.split(chunk), targets.split(chunk), strict=True)
-        ]
-        found = torch.cat(parts, dim=1)
-    grid = found.new_zeros(len(found), tokens.numel()).index_copy(1, flat, found)
-    result = grid.view(-1, *tokens.shape)
-    return (result[0], result[1], result[2]) if measure else result[0]
+        found = _of_logits(inputs, targets, temperature)
+
+    def grid(values: Tensor) -> Tensor:
+        return values.new_zeros(tokens.numel()).index_copy(0, flat, values).view(tokens.shape)
+
+    return (grid(found[0]), grid(found[1]), grid(found[2])) if measure else grid(found[0])
 
 
 def push_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -202,64 +226,57 @@ def push_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return packed, places
 
 
-def forward(
-    module: Any, tokens: Tensor, positions: Tensor | None = None, attention: Tensor | None = None
-) -> Tensor:
-    """The first output of a backbone (hidden states) or of a whole model (logits) (B, W, ...).
+def forward(module: Any, tokens: Tensor) -> Tensor:
+    """The plain way: the first output of a backbone (hidden states) or of a whole model (logits)
+    (B, W, ...) for rows that begin at the left (B, W)."""
+    check_context(module, tokens.shape[1])
+    places = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    with mixed_precision(module):
+        output: Tensor = module(input_ids=tokens, position_ids=places, use_cache=False)[0]
+    return output
 
-    positions  (B, W)     0, 1, 2, ... if left out
-    attention  (B, W, W)  True where token i sees token j; all before it if left out
-    """
-    if positions is None:
-        positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
-    width = int(positions.max()) + 1
+
+def check_context(module: Any, width: int) -> None:
+    """An `InstilError` if a sequence of `width` tokens is longer than the model can read."""
     context = getattr(module.config, "max_position_embeddings", None)
     if context and width > context:
         raise InstilError(
             f"a sequence of {width} tokens does not fit the model's context of {context}; "
             "shorten the texts or the responses"
         )
-    more = {}
-    if attention is not None:
-        hidden = torch.zeros(attention.shape, dtype=module.dtype, device=tokens.device)
-        hidden.masked_fill_(~attention, torch.finfo(module.dtype).min)
-        more["attention_mask"] = hidden[:, None]
-    output: Tensor = module(input_ids=tokens, position_ids=positions, use_cache=False, **more)[0]
-    return output
 
 
-def _predict(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, measure: bool
-) -> Tensor:
-    """Logprobs of `targets` (N,) as (1, N); with entropies and hits below them as (3, N)."""
-    logits = head(hidden)
-    chosen = token_logprobs(logits, targets, temperature)
-    if not measure:
-        return chosen[None]
+def _of_logits(
+    logits: Tensor, targets: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `head_logprobs` returns, of whole logits (N, V)."""
     with torch.no_grad():
-        every = functional.log_softmax(logits.float() / temperature, dim=-1)
-        spread = -(every.exp() * every).sum(dim=-1)
-        hit = (logits.argmax(dim=-1) == targets).to(chosen.dtype)
-    return torch.stack([chosen, spread, hit])
+        every = F.log_softmax(logits.float() / temperature, dim=-1)
+        entropy = -(every.exp() * every).sum(dim=-1)
+        hits = (logits.argmax(dim=-1) == targets).to(every.dtype)
+    return token_logprobs(logits, targets, temperature), entropy, hits
 
 
-def _head_is_plain(policy: PreTrainedModel) -> bool:
-    """Whether logits = head(hidden states); found out once per model, on a probe."""
+def head_is_plain(policy: PreTrainedModel) -> bool:
+    """Whether logits = hidden states x weight + bias; found out once per model, on a probe."""
     if "head_is_plain" not in policy.__dict__:
         was_training = policy.training
         policy.eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(policy.device.type, enabled=False):
             probe = torch.arange(4, device=policy.device)[None] % policy.config.vocab_size
             logits = policy(input_ids=probe, use_cache=False).logits
             hidden = policy.base_model(input_ids=probe, use_cache=False).last_hidden_state
-            again = policy.get_output_embeddings()(hidden)
-            plain = torch.allclose(again, logits, rtol=1e-4, atol=1e-5)
+            head: Any = policy.get_output_embeddings()
+            again = head(hidden)
+            plain = type(head) is nn.Linear and torch.allclose(again, logits, rtol=1e-4, atol=1e-5)
             policy.__dict__["head_is_plain"] = plain
         policy.train(was_training)
     return bool(policy.__dict__["head_is_plain"])
 
 
-def load_directory(path: Path, kind: Any, noun: str, dropout: float, attn: str) -> PreTrainedModel:
+def load_directory(
+    path: Path, kind: Any, noun: str, dropout: float, precision: Precision, attn: str
+) -> PreTrainedModel:
     """`kind.from_pretrained` on a directory that was found safe; no weight may be missing."""
     check_model(path)
     safe = {"local_files_only": True, "trust_remote_code": False}
@@ -283,11 +300,26 @@ def load_directory(path: Path, kind: Any, noun: str, dropout: float, attn: str) 
         raise InstilError(
             f"{path}: holds a {stored}, not a {noun}" + (f": no {missing}" if missing else "")
         )
-    return _prepared(model, dropout)
+    return _prepared(model, dropout, precision)
 
 
-def _prepared(model: PreTrainedModel, dropout: float) -> PreTrainedModel:
-    """Eval mode, residual dropout, and no padding id: masks say what is padding.
+def recompute_activations(model: Any) -> None:
+    """In training, keep only what enters each layer, and compute the rest again in the backward
+    pass (activation checkpointing, Chen et al. 2016)."""
+    if not model.supports_gradient_checkpointing:
+        raise InstilError(
+            f"{type(model).__name__} has no activation checkpointing; leave it out, and lower "
+            "micro_batch_tokens to save memory"
+        )
+    # of another name before transformers 5.23
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    model.disable_input_require_grads()  # only the reentrant way needs them
+
+
+def _prepared(model: PreTrainedModel, dropout: float, precision: Precision) -> PreTrainedModel:
+    """Device and precision, eval mode, residual dropout, and no padding id: masks say what is
+    padding.
 
     With a padding id, transformers would never train its embedding (even when it is the end token,
     too) and would warn of inputs that hold it.
@@ -297,5 +329,8 @@ def _prepared(model: PreTrainedModel, dropout: float) -> PreTrainedModel:
     if isinstance(embedding, nn.Embedding):
         embedding.padding_idx = None
     set_dropout(model, dropout)
+    model.base_model.__dict__["precision"] = precision  # on the module, so that copies keep it
+    model.to(device())  # type: ignore[arg-type]
     model.eval()
+    exchange(model)
     return model

@@ -18,7 +18,8 @@ from types import ModuleType
 import torch
 
 from instil.errors import InstilError
-from instil.lm.batches import text_batch
+from instil.lm.batches import passes, text_batch
+from instil.lm.machine import Precision, tokens_per_pass
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 from instil.runs import model_dir
@@ -34,7 +35,6 @@ class RewardModel:
     model: ScalarModel
     codec: Codec
     std: float = float("nan")
-    batch_size: int = 64
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Scores of responses given as text."""
@@ -47,13 +47,14 @@ class RewardModel:
     @torch.no_grad()
     def score_tokens(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         """Scores of (prompt, response) token ids, each response with its end token; in order."""
-        order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         scores = [0.0] * len(pairs)
-        for at in range(0, len(order), self.batch_size):
-            rows = order[at : at + self.batch_size]
+        lengths = [len(prompt) + len(response) for prompt, response in pairs]
+        for rows in passes(lengths, tokens_per_pass(self.model.backbone)):
             batch = text_batch([pairs[i] for i in rows], self.codec.pad_id)
-            for i, score in zip(rows, self.model.scores(batch.tokens, batch.mask), strict=True):
-                scores[i] = score.item()
+            batch = batch.to(self.model.backbone.device)
+            found = self.model.scores(batch.tokens, batch.mask).tolist()
+            for i, score in zip(rows, found, strict=True):
+                scores[i] = score
         return scores
 
 
@@ -85,7 +86,7 @@ class PythonReward:
         return scores
 
 
-def load_reward(spec: str | Path) -> RewardModel | PythonReward:
+def load_reward(spec: str | Path, precision: Precision = "auto") -> RewardModel | PythonReward:
     """A reward: a run of `instil rm`, a model directory, or `module:function`.
 
     The module is a dotted name or a file that ends in .py.
@@ -94,7 +95,7 @@ def load_reward(spec: str | Path) -> RewardModel | PythonReward:
         _find(str(spec))
         return PythonReward(str(spec))
     path = model_dir(Path(spec))
-    model = ScalarModel.load(path)
+    model = ScalarModel.load(path, precision)
     model.eval()
     statistics = path / STATISTICS
     std = json.loads(statistics.read_text())["std"] if statistics.exists() else float("nan")

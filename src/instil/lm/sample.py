@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-import torch
-
 from instil.errors import InstilError
 from instil.jsonl import read_records, write_records
+from instil.lm.machine import Precision, settle
 from instil.lm.models import load_policy
 from instil.lm.sampling import Decoder, SamplingParams, repeat
 from instil.lm.text import Codec
@@ -53,6 +52,8 @@ class Config:
     """The name that the responses carry; empty: the run directory's name."""
     batch_size: int = 128
     """Responses decoded at a time; it does not change them."""
+    precision: Precision = "auto"
+    """Of the model's matrix products; auto: bf16 on a GPU, fp32 elsewhere."""
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch_size < 1 or self.limit < 0:
@@ -78,10 +79,10 @@ def run(config: Config) -> None:
         raise InstilError(
             f"{config.prompts}: no prompts" + f" of split {config.split!r}" * bool(config.split)
         )
+    settle()
     source = model_dir(config.model)
     codec = Codec.load(source)
-    model = load_policy(source)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
+    model = load_policy(source, precision=config.precision)
     decoder = Decoder(model, codec, config.batch_size)
     ids, indices = repeat([codec.encode_prompt(prompt.text) for prompt in prompts], config.n)
     samples = decoder.sample(ids, params, config.seed, indices)

@@ -7,12 +7,10 @@ logits), and a resumed run samples what the uninterrupted one would have sampled
 
 Left out on purpose:
   beam search, penalties    the policy's own distribution is what PPO needs
-  refilling batches         rows that ended leave; new prompts wait for the next batch
 """
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +18,24 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from instil.errors import InstilError
+from instil.lm.attention import hidden_states, packs
 from instil.lm.batches import Ids, position_ids, prompt_batch, random_bits
+from instil.lm.machine import mixed_precision
+from instil.lm.models import head_is_plain
+from instil.lm.slots import Slots
 from instil.lm.text import Codec
-from instil.losses import token_logprobs
+
+LOOK = 16
+"""Steps between two looks of the host at what ended, where it would have to wait for the device."""
+PREFILL = 2048
+"""Tokens of prompts that are read in one pass."""
+BLOCK = 128
+"""Token ids whose probabilities are summed together to find a sampled token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +94,26 @@ class Sampler(Protocol):
 
 
 class Decoder:
-    """The built-in sampler: batches of similar length, left padding, a key-value cache."""
+    """The built-in sampler.
+
+    At most `batch_size` sequences are at work at a time. Prompts, longest first, are read side by
+    side without padding, equal ones once; then every sequence goes on by one token per step. One
+    that ends leaves at once, and waiting prompts take the free slots as soon as an eighth of all is
+    free, so steps stay full until nothing waits. Keys and values are written into memory that is
+    taken once (slots.py), and only hidden states that a token is drawn from go through the head.
+
+    On a CPU the end of a sequence is seen at every step. Elsewhere the host looks at every
+    `LOOK`th step only and does not wait for the device between; what was written after an end is
+    cut off.
+
+    A model whose attention cannot be exchanged (attention.py) takes the plain way: batches of like
+    length, padded left, with the cache of transformers.
+    """
 
     def __init__(self, model: PreTrainedModel, codec: Codec, batch_size: int = 128) -> None:
         self.model = model
         self.codec = codec
         self.batch_size = batch_size
-        forward = inspect.signature(model.forward).parameters
-        self._last_only: dict[str, Any] = (
-            {"logits_to_keep": 1} if "logits_to_keep" in forward else {}
-        )
 
     def sample(
         self,
@@ -106,75 +125,92 @@ class Decoder:
         """See `Sampler.sample`. Dropout is off while sampling."""
         self._check_lengths(prompts, params)
         indices = occurrences(prompts) if indices is None else indices
+        noise = np.zeros((len(prompts), params.max_tokens + LOOK))
+        for row, (prompt, index) in enumerate(zip(prompts, indices, strict=True)):
+            noise[row, : params.max_tokens] = uniforms(seed, prompt, index, params.max_tokens)
+        written = _Written(noise, self.codec.eos_ids, params, self.model.device)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        samples = Samples([[]] * len(order), [[]] * len(order), [False] * len(order))
         was_training = self.model.training
         self.model.eval()
         try:
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                noise = [uniforms(seed, prompts[i], indices[i], params.max_tokens) for i in batch]
-                results = self._decode([prompts[i] for i in batch], np.stack(noise), params)
-                for i, (tokens, logprobs, ended) in zip(batch, results, strict=True):
-                    samples.tokens[i], samples.logprobs[i] = tokens, logprobs
-                    samples.ended[i] = ended
+            with mixed_precision(self.model, repeat=True):
+                if packs(self.model):
+                    self._refill(prompts, order, written)
+                else:
+                    for start in range(0, len(order), self.batch_size):
+                        self._pad(prompts, order[start : start + self.batch_size], written)
         finally:
             self.model.train(was_training)
-        return samples
+        return written.samples()
+
+    def pick(
+        self, logits: Tensor, params: SamplingParams, uniform: Tensor, rows: Tensor, steps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (R, V) become tokens and their logprobs (R,); the place to override.
+
+        rows   (R,)  which prompt of the call each is for
+        steps  (R,)  how many tokens its response has so far
+        """
+        return choose(logits, params, uniform)
 
     @torch.no_grad()
-    def _decode(
-        self, prompts: Sequence[Ids], noise: np.ndarray, params: SamplingParams
-    ) -> list[tuple[list[int], list[float], bool]]:
-        """Tokens, logprobs and `ended` for each prompt of one batch; noise (B, T) in [0, 1)."""
+    def _refill(self, prompts: Sequence[Ids], waiting: list[int], written: _Written) -> None:
+        """The fast way: a batch of changing sequences."""
         device = self.model.device
-        batch = prompt_batch(prompts, self.codec.pad_id).to(device)
-        size, width = batch.tokens.shape
-        padded = not bool(batch.mask.all())
-        ends = torch.tensor(self.codec.eos_ids, device=device)
-        uniform = torch.from_numpy(noise).to(device)  # (B, T)
-        tokens = torch.zeros(size, params.max_tokens, dtype=torch.long, device=device)
-        logprobs = torch.zeros(size, params.max_tokens, device=device)
-        lengths = torch.zeros(size, dtype=torch.long, device=device)
-        ended = torch.zeros(size, dtype=torch.bool, device=device)
+        plain = head_is_plain(self.model)
+        module = self.model.base_model if plain else self.model
+        head: Any = self.model.get_output_embeddings() if plain else nn.Identity()
+        count = min(self.batch_size, len(prompts))
+        look = 1 if device.type == "cpu" else LOOK
+        slots = Slots(count, max(map(len, prompts), default=0) + written.params.max_tokens)
+        rows = torch.zeros(0, dtype=torch.long, device=device)  # prompts at work, by slot
+        steps = tokens = rows
+        while waiting or len(rows):
+            if waiting and slots.free >= min(len(waiting), -(-count // 8)):
+                new = [waiting.pop()]
+                while waiting and len(new) < slots.free and _fits(prompts, [*new, waiting[-1]]):
+                    new.append(waiting.pop())
+                layout, last = slots.prefill([prompts[i] for i in new], device)
+                logits = head(hidden_states(module, layout)[last])
+                fresh = torch.tensor(new, device=device)
+                chosen = written.draw(self, logits, fresh, torch.zeros_like(fresh))
+                rows, tokens = torch.cat([rows, fresh]), torch.cat([tokens, chosen])
+                steps = torch.cat([steps, torch.ones_like(fresh)])
+            else:
+                for _ in range(look):
+                    logits = head(hidden_states(module, slots.step(tokens)))
+                    tokens = written.draw(self, logits, rows, steps)
+                    steps = steps + 1
+            if done := written.done(rows):
+                had = slots.release(done)
+                rows, steps, tokens = rows[had], steps[had], tokens[had]
 
-        # The rows still in the batch and what belongs to them; rows that ended leave in groups.
-        rows = torch.arange(size, device=device)
-        mask = torch.cat([batch.mask, batch.mask.new_ones(size, params.max_tokens)], dim=1)
-        inputs, positions = batch.tokens, position_ids(batch.mask)
+    @torch.no_grad()
+    def _pad(self, prompts: Sequence[Ids], chosen: list[int], written: _Written) -> None:
+        """The plain way: one batch from its beginning to its end."""
+        device = self.model.device
+        batch = prompt_batch([prompts[i] for i in chosen], self.codec.pad_id).to(device)
+        rows = torch.tensor(chosen, device=device)
+        mask, inputs, positions = batch.mask, batch.tokens, position_ids(batch.mask)
         cache = DynamicCache(config=self.model.config)
-        for step in range(params.max_tokens):
+        for step in range(written.params.max_tokens):
             logits = self.model(
                 input_ids=inputs,
-                attention_mask=mask[:, : width + step] if padded else None,
+                attention_mask=mask,
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
-                **self._last_only,
             ).logits[:, -1]
-            chosen = choose(logits, params, uniform[:, step])
-            tokens[rows, step] = chosen
-            logprobs[rows, step] = token_logprobs(logits, chosen, params.temperature or 1.0)
-            going = ~ended[rows]
-            lengths[rows] += going
-            ended[rows] |= (chosen[:, None] == ends).any(dim=1)
-            going = ~ended[rows]
-            left = int(going.sum())
-            if not left:
+            tokens = written.draw(self, logits, rows, torch.full_like(rows, step))
+            keep = torch.tensor(sorted(set(range(len(rows))) - set(written.done(rows))))
+            if not len(keep):
                 break
-            if 2 * left <= len(rows):
-                keep = going.nonzero().squeeze(1)
-                rows, mask, uniform = rows[keep], mask[keep], uniform[keep]
-                chosen, positions = chosen[keep], positions[keep]
+            if len(keep) < len(rows):
+                keep = keep.to(device)
+                rows, mask, tokens, positions = (x[keep] for x in (rows, mask, tokens, positions))
                 cache.batch_select_indices(keep)
-            inputs, positions = chosen[:, None], positions[:, -1:] + 1
-
-        return [
-            (row[:length], logprob[:length], end)
-            for row, logprob, length, end in zip(
-                tokens.tolist(), logprobs.tolist(), lengths.tolist(), ended.tolist(), strict=True
-            )
-        ]
+            mask = F.pad(mask, (0, 1), value=True)
+            inputs, positions = tokens[:, None], positions[:, -1:] + 1
 
     def _check_lengths(self, prompts: Sequence[Ids], params: SamplingParams) -> None:
         context = getattr(self.model.config, "max_position_embeddings", None)
@@ -191,26 +227,100 @@ class Decoder:
                 )
 
 
-def choose(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:
-    """The token that each row's number falls on (B,).
+class _Written:
+    """The responses of one call, as they grow: one row per prompt."""
+
+    def __init__(
+        self, noise: np.ndarray, ends: Sequence[int], params: SamplingParams, device: torch.device
+    ) -> None:
+        self.params = params
+        self.noise = torch.from_numpy(noise).to(device)  # (n, T)
+        self.ends = torch.tensor(list(ends), device=device)
+        self.tokens = torch.zeros(noise.shape, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(noise.shape, device=device)
+        self.lengths = torch.zeros(len(noise), dtype=torch.long, device=device)  # 0 until the end
+
+    def draw(self, decoder: Decoder, logits: Tensor, rows: Tensor, steps: Tensor) -> Tensor:
+        """The next tokens (R,) of some rows, which have `steps` tokens."""
+        uniform = self.noise[rows, steps]
+        tokens, logprobs = decoder.pick(logits, self.params, uniform, rows, steps)
+        self.tokens[rows, steps], self.logprobs[rows, steps] = tokens, logprobs
+        ended = torch.isin(tokens, self.ends) | (steps + 1 == self.params.max_tokens)
+        before = self.lengths[rows]
+        self.lengths[rows] = torch.where((before == 0) & ended, steps + 1, before)
+        return tokens
+
+    def done(self, rows: Tensor) -> list[int]:
+        """Which of some rows have ended."""
+        ended: list[int] = self.lengths[rows].nonzero().squeeze(1).tolist()
+        return ended
+
+    def samples(self) -> Samples:
+        """What was written, up to the ends."""
+        lengths = self.lengths.tolist()
+        last = self.tokens[torch.arange(len(lengths)), self.lengths - 1]
+        return Samples(
+            [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)],
+            [row[:length] for row, length in zip(self.logprobs.tolist(), lengths, strict=True)],
+            torch.isin(last, self.ends).tolist(),
+        )
+
+
+def _fits(prompts: Sequence[Ids], chosen: Sequence[int]) -> bool:
+    """Whether some prompts are few enough to be read in one pass."""
+    return sum(len(prompts[i]) for i in chosen) <= PREFILL
+
+
+def choose(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The token that each row's number falls on, and its logprob under the whole distribution (B,).
 
     logits (B, V); uniform (B,) in [0, 1). Tokens in the order of their ids take up stretches of
-    [0, 1) as long as their probabilities; the token whose stretch holds the number is chosen.
+    [0, 1) as long as their probabilities; the token whose stretch holds the number is chosen. It is
+    looked for in two steps, the block of ids and the place in the block, so that few sums are long.
     """
+    logits = logits.float() / (params.temperature or 1.0)
+    top = logits.amax(dim=1, keepdim=True)
+    weights = (logits - top).exp_()
+    size = BLOCK if weights.shape[1] >= 4 * BLOCK else 1
+    if spare := -weights.shape[1] % size:
+        weights = F.pad(weights, (0, spare))
+    blocks = weights.unflatten(1, (-1, size)).sum(dim=2, dtype=torch.float64)  # (B, V / size)
+    total = blocks.sum(dim=1)
     if params.temperature == 0:
-        return logits.argmax(dim=-1)
-    probs = (logits.double() / params.temperature).softmax(dim=-1)
-    if params.top_k and params.top_k < probs.shape[1]:
-        least = probs.topk(params.top_k, dim=-1).values[:, -1:]
-        probs = probs.where(probs >= least, 0)
+        chosen = logits.argmax(dim=1)
+    else:
+        if params.top_k or params.top_p < 1:
+            weights = _allowed(weights, params)
+            blocks = weights.unflatten(1, (-1, size)).sum(dim=2, dtype=torch.float64)
+        block, rest = _place(blocks, uniform * blocks.sum(dim=1))
+        inside = weights.unflatten(1, (-1, size))[torch.arange(len(block)), block]
+        place, _ = _place(inside.double(), rest)
+        chosen = block * size + place
+    logprobs = logits.gather(1, chosen[:, None]) - top
+    return chosen, (logprobs.squeeze(1) - total.log()).float()
+
+
+def _place(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each row's running sum first exceeds its target (B,), and how far the target is past
+    the sum before; never at a weight of 0, however the sums were rounded."""
+    upto = weights.cumsum(dim=1)
+    target = target.minimum(upto[:, -1].nextafter(upto.new_zeros(())))
+    place = torch.searchsorted(upto, target[:, None], right=True)
+    before = upto.gather(1, place) - weights.gather(1, place)
+    return place.squeeze(1), (target - before.squeeze(1)).clamp(min=0)
+
+
+def _allowed(weights: Tensor, params: SamplingParams) -> Tensor:
+    """The weights (B, V) that top_k and top_p leave, the others 0."""
+    if params.top_k and params.top_k < weights.shape[1]:
+        least = weights.topk(params.top_k, dim=-1).values[:, -1:]
+        weights = weights.where(weights >= least, 0)
     if params.top_p < 1:
-        ordered, ids = probs.sort(dim=-1, descending=True, stable=True)
+        ordered, ids = weights.double().sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered
         ordered = ordered.where(before < params.top_p * ordered.sum(dim=-1, keepdim=True), 0)
-        probs = torch.zeros_like(probs).scatter(1, ids, ordered)
-    upto = probs.cumsum(dim=-1)
-    target = uniform[:, None] * upto[:, -1:]  # below the last of `upto`, also when rounded
-    return torch.searchsorted(upto, target, right=True).squeeze(1)
+        weights = torch.zeros_like(weights).scatter(1, ids, ordered.to(weights.dtype))
+    return weights
 
 
 def uniforms(seed: int, prompt: Ids, index: int, n: int) -> np.ndarray:

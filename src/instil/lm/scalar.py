@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from instil.errors import InstilError
-from instil.lm.batches import RankingBatch, ranking_batch
+from instil.lm.adapters import merged
+from instil.lm.attention import packs
+from instil.lm.batches import RankingBatch
 from instil.lm.dropout import set_dropout
-from instil.lm.models import forward, hidden_states, load_directory, load_policy, push_left
+from instil.lm.machine import Precision
+from instil.lm.models import load_directory, load_policy, read, read_packed
 from instil.lm.text import Codec
-from instil.runs import say
 
 
 class ScalarModel(nn.Module):
@@ -36,11 +38,14 @@ class ScalarModel(nn.Module):
     def __init__(self, backbone: PreTrainedModel, head: nn.Linear) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head = head.to(backbone.device)
 
     @classmethod
-    def from_policy(cls, policy: Path | PreTrainedModel, seed: int) -> ScalarModel:
-        """The policy's backbone (a copy, without dropout) under a new head.
+    def from_policy(
+        cls, policy: Path | PreTrainedModel, seed: int, precision: Precision = "auto"
+    ) -> ScalarModel:
+        """The policy's backbone (a copy, without dropout) under a new head. `precision` is for one
+        that is loaded; a copy keeps its own.
 
         The head's weights are normal with deviation 1/sqrt(D+1), its bias is 0, as in Stiennon et
         al. 2020.
@@ -49,18 +54,19 @@ class ScalarModel(nn.Module):
             backbone: Any = copy.deepcopy(policy.base_model)
             set_dropout(backbone, 0.0)
         else:
-            backbone = load_policy(policy).base_model
+            backbone = load_policy(policy, precision=precision).base_model
         width = backbone.config.get_text_config().hidden_size
         noise = torch.Generator().manual_seed(seed)
         weight = torch.randn(1, width, generator=noise) / math.sqrt(width + 1)
         return cls(backbone, _linear(weight, torch.zeros(1)))
 
     @classmethod
-    def load(cls, path: Path) -> ScalarModel:
-        """A saved scalar model, or any sequence classifier with one label: fp32, eval mode."""
+    def load(cls, path: Path, precision: Precision = "auto") -> ScalarModel:
+        """A saved scalar model, or any sequence classifier with one label: weights in fp32, eval
+        mode, on the GPU where there is one."""
         path = Path(path)
         kind = AutoModelForSequenceClassification
-        model: Any = load_directory(path, kind, "reward model", 0.0, "sdpa")
+        model: Any = load_directory(path, kind, "reward model", 0.0, precision, "sdpa")
         if model.config.num_labels != 1:
             raise InstilError(
                 f"{path}: has {model.config.num_labels} labels; a reward model has one"
@@ -70,7 +76,8 @@ class ScalarModel(nn.Module):
         return cls(model.base_model, head).eval()
 
     def save(self, path: Path, codec: Codec) -> None:
-        """Write the model and the codec's files as a sequence-classification directory."""
+        """Write the model (an adapter added into its weights) and the codec's files as a
+        sequence-classification directory."""
         config = copy.deepcopy(self.backbone.config)
         config.num_labels, config.pad_token_id = 1, codec.pad_id
         try:
@@ -80,18 +87,20 @@ class ScalarModel(nn.Module):
             raise InstilError(f"{path}: {config.model_type} has no sequence classifier") from error
         setattr(model, model.base_model_prefix, self.backbone)
         model.score = self.head
-        model.save_pretrained(str(path))
+        with merged(self):
+            model.save_pretrained(str(path))
         codec.save(Path(path))
 
-    def values(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """The number at every token (B, S) fp32; what stands at padding is arbitrary."""
-        return self._numbers(hidden_states(self.backbone, tokens, mask))
+    def values(self, tokens: Tensor, mask: Tensor, shared: int = 0) -> Tensor:
+        """The number at every token (B, S) fp32; what stands at padding is arbitrary. Rows whose
+        first `shared` columns are equal have them read once."""
+        states, index = read(self.backbone, tokens, mask, shared)
+        return self._numbers(states)[index]
 
     def scores(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The number at the last real token of every row (B,) fp32."""
-        packed, places = push_left(tokens, mask)
-        hidden = forward(self.backbone, packed)
-        return self._numbers(hidden[torch.arange(len(tokens), device=tokens.device), places[:, -1]])
+        states, index = read(self.backbone, tokens, mask)
+        return self._numbers(states[index.amax(dim=1)])
 
     def ranking_scores(self, batch: RankingBatch) -> Tensor:
         """The number at the last token of every response (B, K) fp32; what is padding is arbitrary.
@@ -99,13 +108,9 @@ class ScalarModel(nn.Module):
         The prompt of a ranking is read once and its responses attend to it, so the cost grows as
         prompt + sum of responses. A backbone that cannot do that reads each response apart.
         """
-        if not _reads_masks(self.backbone):
-            tokens, mask = batch.apart()
-            mask[:, 0] = True  # a response that is not there: something must be
-            return self.scores(tokens, mask).view(batch.ranks.shape)
-        hidden = forward(self.backbone, batch.tokens, batch.positions, batch.attention)
-        last = batch.last[:, :, None].expand(-1, -1, hidden.shape[2])
-        return self._numbers(hidden.gather(1, last))
+        if not packs(self.backbone):
+            return self.scores(*batch.apart()).view(batch.ranks.shape)
+        return self._numbers(read_packed(self.backbone, batch.packed)[batch.last])
 
     @torch.no_grad()
     def shift(self, bias: float) -> None:
@@ -116,29 +121,6 @@ class ScalarModel(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             numbers: Tensor = self.head(hidden.float())
         return numbers.squeeze(-1)
-
-
-@torch.no_grad()
-def _reads_masks(backbone: PreTrainedModel) -> bool:
-    """Whether responses in one row, under a mask, are read as they are apart; found out once per
-    model, on a probe."""
-    if "reads_masks" not in backbone.__dict__:
-        was_training = backbone.training
-        backbone.eval()
-        ids = [number % backbone.config.get_text_config().vocab_size for number in range(1, 8)]
-        probe = ranking_batch([(ids[:3], [ids[3:5], ids[5:]], [1, 2])], 0).to(backbone.device)
-        try:
-            hidden = forward(backbone, probe.tokens, probe.positions, probe.attention)
-            together = hidden[0, probe.last[0]]
-            apart = forward(backbone, probe.apart()[0])[:, -1]
-            same = torch.allclose(together, apart, rtol=1e-3, atol=1e-4)
-        except (ValueError, TypeError, RuntimeError):  # a mask of this form is not for it
-            same = False
-        if not same:
-            say("this model cannot read a ranking's responses in one row: each is read apart")
-        backbone.__dict__["reads_masks"] = same
-        backbone.train(was_training)
-    return bool(backbone.__dict__["reads_masks"])
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

@@ -7,6 +7,9 @@ Loading verifies the checksums: a flipped bit is found before it is trained on, 
 before is used instead, with a message.
 
 No random state is stored: what is random in training is a function of (seed, step), see `reseed`.
+
+With several processes rank 0 writes and reads whole tensors, so a checkpoint does not know how many
+there were: a run that was saved by two can go on with one, and back.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import json
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ from torch import Tensor, nn
 
 from instil.errors import InstilError
 from instil.runs import say
+from instil.train import dist
 
 WRITE_ERRORS = (OSError, SafetensorError)
 """What a full disk raises: safetensors has an error of its own."""
@@ -35,16 +40,29 @@ Groups = Mapping[str, Mapping[str, Tensor]]
 
 
 def reseed(seed: int, step: int) -> None:
-    """Make everything random in this step (dropout) a function of (seed, step)."""
-    key = hashlib.blake2b(f"{seed}/{step}".encode(), digest_size=8).digest()
+    """Make everything random in this step (dropout) a function of (seed, step) and the rank."""
+    rank = f"/{dist.rank()}" if dist.rank() else ""
+    key = hashlib.blake2b(f"{seed}/{step}{rank}".encode(), digest_size=8).digest()
     torch.manual_seed(int.from_bytes(key, "big") >> 1)
 
 
 def save_checkpoint(
     run: Path, step: int, groups: Groups, state: Mapping[str, Any], keep: int = 2
 ) -> None:
-    """Write `run/checkpoints/step-...` whole or not at all, then drop all but the last `keep`."""
-    folder = run / "checkpoints"
+    """Write `run/checkpoints/step-...` whole or not at all, then drop all but the last `keep`.
+
+    Tensors may be in shards: every rank calls this, and rank 0 writes.
+    """
+    if dist.first():
+        with dist.busy():
+            _write(run / "checkpoints", step, groups, state, keep)
+    else:
+        for tensors in groups.values():
+            dist.on_first(tensors)
+    dist.from_first(lambda: None)  # wait: the end of one rank ends them all
+
+
+def _write(folder: Path, step: int, groups: Groups, state: Mapping[str, Any], keep: int) -> None:
     target = folder / f"step-{step:06d}"
     temporary = folder / f".{target.name}.tmp"
     for torn in folder.glob(".step-*.tmp"):  # left by a kill inside a save
@@ -52,10 +70,7 @@ def save_checkpoint(
     try:
         temporary.mkdir(parents=True)
         for name, tensors in groups.items():
-            save_file(
-                {k: v.detach().contiguous() for k, v in tensors.items()},
-                temporary / f"{name}.safetensors",
-            )
+            save_file(dist.on_first(tensors), temporary / f"{name}.safetensors")
         (temporary / "state.json").write_text(json.dumps({"step": step, **state}))
         sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         (temporary / "MANIFEST.json").write_text(json.dumps(sums, indent=2))
@@ -74,8 +89,20 @@ def save_checkpoint(
 
 
 def load_checkpoint(run: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
-    """The newest checkpoint whose checksums hold: (groups, state), or None to begin anew."""
-    folder = run / "checkpoints"
+    """The newest checkpoint whose checksums hold: (groups, state), or None to begin anew.
+
+    With several processes rank 0 reads; the groups of the others are empty, as `set_tensors` and
+    `set_optimizer` want them.
+    """
+    with dist.busy():
+        found = _read(run / "checkpoints") if dist.first() else None
+    state = dist.from_first(lambda: found and found[1])
+    if state is None:
+        return None
+    return (found[0] if found else defaultdict(dict)), state
+
+
+def _read(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     for step in reversed(_steps(folder)):
         path = folder / f"step-{step:06d}"
         if damage := _damage(path):
@@ -91,21 +118,25 @@ def load_checkpoint(run: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, 
     return None
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """The trainable tensors of a model by name; tied weights once."""
-    return dict(model.named_parameters())
+def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The tensors of a model that learn, by name; tied weights once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-@torch.no_grad()
 def set_weights(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """Copy saved weights into a model of the same shape."""
-    own = weights(model)
-    wrong = sorted(own.keys() ^ saved.keys())[:3]
-    wrong += [n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape][:3]
-    if wrong:
-        raise InstilError(f"the checkpoint is of another model: {', '.join(wrong)} differ")
+    set_tensors(weights(model), saved)
+
+
+def set_tensors(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into those of the same names; only rank 0 needs to have them."""
+    if saved or dist.first():
+        wrong = sorted(own.keys() ^ saved.keys())[:3]
+        wrong += [n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape][:3]
+        if wrong:
+            raise InstilError(f"the checkpoint is of another model: {', '.join(wrong)} differ")
     for name, tensor in own.items():
-        tensor.copy_(saved[name])
+        dist.fill(tensor, saved.get(name))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -120,11 +151,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 def set_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, saved: Mapping[str, Tensor]
 ) -> None:
-    """The inverse of `optimizer_tensors`."""
+    """The inverse of `optimizer_tensors`; only rank 0 needs to have what was saved."""
     parameters = dict(model.named_parameters())
-    for key, value in saved.items():
+    for key in dist.from_first(lambda: list(saved)):
         name, field = key.rsplit("/", 1)
-        optimizer.state[parameters[name]][field] = value
+        optimizer.state[parameters[name]][field] = dist.place(saved.get(key), parameters[name])
 
 
 def _steps(folder: Path) -> list[int]:

@@ -1,7 +1,8 @@
 """The supervised loop: pretraining, SFT and the reward model differ in batch and loss only.
 
 What a step does is a function of (config, weights, step): batches come from the step number and
-dropout is reseeded with it, so a run that is killed and resumed ends with the same bits.
+dropout is reseeded with it, so a run that is killed and resumed ends with the same bits. With
+several processes each makes its share of the passes of a step (dist.py); the sums are the same.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from torch import Tensor, nn
 from transformers.utils.logging import disable_progress_bar
 
 from instil.errors import InstilError
+from instil.lm.adapters import has_adapter, save_adapter
+from instil.lm.scalar import ScalarModel
 from instil.progress import Progress
 from instil.runs import Run
-from instil.train import checkpoint
+from instil.train import checkpoint, dist
+from instil.train.memory import MemoryConfig, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig:
+class FitConfig(MemoryConfig):
     """What every supervised method needs; each names its own defaults."""
 
     out: Path
@@ -34,9 +38,6 @@ class FitConfig:
     """Passes over the training data."""
     batch_size: int = 32
     """Examples per optimizer step."""
-    micro_batch_size: int = 0
-    """Examples per forward pass; 0 takes the whole batch. Changes memory, not the result (except
-    for the random numbers of dropout)."""
     lr: float = 1e-5
     """Peak learning rate."""
     warmup: int = 0
@@ -58,8 +59,9 @@ class FitConfig:
     """Also write TensorBoard events into the run."""
 
     def __post_init__(self) -> None:
+        MemoryConfig.__post_init__(self)
         above_zero(self, "epochs", "batch_size", "lr", "checkpoint_every")
-        for name in ("micro_batch_size", "warmup", "weight_decay", "grad_clip"):
+        for name in ("warmup", "weight_decay", "grad_clip"):
             if getattr(self, name) < 0:
                 raise InstilError(f"{name} {getattr(self, name)} must not be negative")
         if not 0 <= self.final_lr <= 1:
@@ -90,13 +92,14 @@ class Method(Generic[SomeBatch]):
     name: str
     steps: int
     batches: Callable[[int], Sequence[SomeBatch]]
-    """Step number -> the micro-batches of one optimizer step."""
+    """Step number -> the micro-batches of one optimizer step, those of all ranks."""
     loss: Callable[[SomeBatch, int], tuple[Tensor, dict[str, float]]]
     """(micro-batch, weight of the whole batch) -> its part of the loss, and parts of sums to log
     (of a minimum or maximum where the name says so: "min_reward")."""
     tokens: Callable[[SomeBatch], int]
     """Real tokens of a micro-batch, for the count of compute."""
     evaluate: Callable[[int], dict[str, float]] | None = None
+    """Step number -> metrics, the same on every rank."""
     eval_every: int = 0
     select: str = ""
     """Metric of `evaluate` by which the best weights are kept; "-x" keeps the smallest x."""
@@ -124,14 +127,14 @@ def adam(
         {"params": [p for p in every if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, foreach=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
 
 
 def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of a run, by the name of their tensors in its checkpoints."""
     hidden = _hidden_matrices(model) if cfg.optimizer == "muon" else []
     taken = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in taken]
+    rest = [p for p in checkpoint.weights(model).values() if id(p) not in taken]
     found: dict[str, torch.optim.Optimizer] = {
         "optimizer": adam(rest, cfg.lr, cfg.betas, decay=cfg.weight_decay)
     }
@@ -147,17 +150,21 @@ def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     ends = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
     ends += [head] if (head := getattr(model, "get_output_embeddings", lambda: None)()) else []
     outer = {id(layer.weight) for layer in ends}
-    matrices = [p for p in model.parameters() if p.ndim == 2 and min(p.shape) > 1]
+    learning = checkpoint.weights(model).values()
+    matrices = [p for p in learning if p.ndim == 2 and min(p.shape) > 1]
     return [p for p in matrices if id(p) not in outer]
 
 
 def fit(run: Run, model: nn.Module, cfg: FitConfig, method: Method[SomeBatch]) -> dict[str, Any]:
     """Train `model` in place; on return it holds the selected weights. Returns what to report."""
+    prepare(model, cfg, cfg.seed)
+    dist.shard(model)
     chosen = optimizers(model, cfg)
     step, tokens, best = _resume(run, model, chosen)
     with Progress(method.name, method.steps, method.shown) as progress:
         while step < method.steps:
             started = time.monotonic()
+            dist.at(step)
             checkpoint.reseed(cfg.seed, step)
             lr = cosine(step, method.steps, cfg.lr, cfg.warmup, cfg.final_lr)
             metrics, seen = _improve(model, chosen, method, step, lr, cfg.grad_clip)
@@ -170,15 +177,23 @@ def fit(run: Run, model: nn.Module, cfg: FitConfig, method: Method[SomeBatch]) -
                     best = _keep_best(run, model, method.select, step, metrics, best)
             run.log(step, metrics | {"time/step": time.monotonic() - started})
             progress.update(step, metrics)
-            if due(step, cfg.checkpoint_every, method.steps) or run.stop_requested:
+            stop = dist.anywhere(run.stop_requested)
+            if stop or due(step, cfg.checkpoint_every, method.steps):
                 _save(run, model, chosen, step, tokens, best)
-            if run.stop_requested:
+            if stop:
                 raise KeyboardInterrupt
     if best:
         _load_best(run, model)
     model.eval()
     parameters = sum(p.numel() for p in model.parameters())
-    return {"tokens": tokens, "params": parameters, "flops": 6 * parameters * tokens, **best}
+    return {"tokens": tokens, "params": parameters, "flops": train_flops(model) * tokens, **best}
+
+
+def train_flops(model: nn.Module) -> int:
+    """Operations to train on one token: for every weight 2 forward and 2 for the gradient of what
+    went in, for one that learns 2 more for its own."""
+    every = sum(p.numel() for p in model.parameters())
+    return 4 * every + 2 * sum(p.numel() for p in checkpoint.weights(model).values())
 
 
 def due(step: int, every: int, steps: int) -> bool:
@@ -186,14 +201,23 @@ def due(step: int, every: int, steps: int) -> bool:
     return step % every == 0 or step == steps
 
 
-def publish(run: Run, save: Callable[[Path], None], **results: Any) -> None:
-    """Write final/ whole or not at all, and mark the run finished."""
+def publish(run: Run, model: nn.Module, save: Callable[[Path], None], **results: Any) -> None:
+    """Write final/ whole or not at all, adapter/ of a model that has one, and mark the run
+    finished."""
+    if has_adapter(model):
+        own = (model.backbone, model.head) if isinstance(model, ScalarModel) else (model, None)
+        write_folder(run.path / "adapter", lambda path: save_adapter(path, *own))
     write_folder(run.final, save)
     run.finish(**results)
 
 
 def write_folder(target: Path, save: Callable[[Path], None]) -> None:
     """Let `save` fill a folder that appears under its name only when all of it is on the disk."""
+    with dist.busy():
+        dist.from_first(lambda: _write_folder(target, save))
+
+
+def _write_folder(target: Path, save: Callable[[Path], None]) -> None:
     disable_progress_bar()  # of transformers
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -229,13 +253,16 @@ def _improve(
     model.train()
     batches = method.batches(step)
     weight = sum(batch.weight for batch in batches)
-    sums: dict[str, float] = {"loss": 0.0}
-    for batch in batches:
-        loss, extra = method.loss(batch, weight)
-        loss.backward()
-        for name, value in ({"loss": loss.item()} | extra).items():
-            sums[name] = _joined(name, sums.get(name), value)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()
+    own: dict[str, float] = {}
+    for batch, counts in dist.evenly(batches):
+        loss, extra = dist.forward(model, method.loss, batch, weight)
+        (counts * loss).backward()
+        if counts:
+            _join(own, {"loss": loss.item()} | extra)
+    sums: dict[str, float] = {}
+    for part in dist.gathered(own):
+        _join(sums, part)
+    norm = dist.clip_gradients(model.parameters(), grad_clip or math.inf)
     if not math.isfinite(sums["loss"]) or not math.isfinite(norm):
         raise InstilError(
             f"step {step}: loss {sums['loss']}, gradient norm {norm}; it never reached the "
@@ -249,13 +276,15 @@ def _improve(
     return {**sums, "grad_norm": norm}, sum(method.tokens(batch) for batch in batches)
 
 
-def _joined(name: str, before: float | None, value: float) -> float:
-    """A metric of one more micro-batch: the smallest, the largest, or (a share of) the sum."""
-    if before is None:
-        return value
-    if name.startswith("min_"):
-        return min(before, value)
-    return max(before, value) if name.startswith("max_") else before + value
+def _join(sums: dict[str, float], part: Mapping[str, float]) -> None:
+    """Add the metrics of one more micro-batch: the smallest, the largest, or shares of a sum."""
+    for name, value in part.items():
+        if name not in sums:
+            sums[name] = value
+        elif name.startswith("min_"):
+            sums[name] = min(sums[name], value)
+        else:
+            sums[name] = max(sums[name], value) if name.startswith("max_") else sums[name] + value
 
 
 def _resume(
@@ -281,7 +310,7 @@ def _save(
     tokens: int,
     best: Mapping[str, Any],
 ) -> None:
-    groups = {"model": checkpoint.weights(model)}
+    groups: dict[str, Mapping[str, Tensor]] = {"model": checkpoint.weights(model)}
     for name, optimizer in chosen.items():
         groups[name] = checkpoint.optimizer_tensors(optimizer, model)
     checkpoint.save_checkpoint(run.path, step, groups, {"tokens": tokens, "best": best})

@@ -24,6 +24,7 @@ def check_start(
     value: ScalarModel,
     rollout: Rollout,
     temperature: float,
+    tokens: int,
     value_is_reward: bool,
 ) -> None:
     """Before the first step: ratio 1, KL 0, value at the last token = reward-model score.
@@ -33,7 +34,7 @@ def check_start(
     mask = rollout.sequences.response_mask
     rows = torch.arange(min(16, len(mask)))
     policy.train()
-    for piece, sequences in rollout.sequences.pieces(rows, 0):
+    for piece, sequences in rollout.sequences.pieces(rows, tokens):
         again, _ = response_logprobs(policy, sequences, temperature)
         old = rollout.logprobs[piece, : again.shape[1]]
         gap = (again - old)[sequences.response_mask].abs().max().item()
@@ -63,10 +64,8 @@ def _check_value(value: ScalarModel, rollout: Rollout, rows: torch.Tensor, s: Se
         )
 
 
-def check_gap(rollout: Rollout, allowed: float, step: int) -> None:
+def check_gap(gap: float, allowed: float, step: int) -> None:
     """The decoder's logprobs and the trainer's must agree, or the samples are off-policy."""
-    mask = rollout.sequences.response_mask
-    gap = (rollout.logprobs - rollout.sampled_logprobs)[mask].abs().max().item()
     if gap > allowed:
         raise InstilError(
             f"step {step}: the decoder's logprobs differ from the trainer's by {gap:.2g} "

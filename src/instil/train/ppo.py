@@ -12,6 +12,7 @@ Left out on purpose:
 
     instil ppo --model runs/ppo-init --rm runs/rm --prompts prompts.jsonl --out runs/ppo
     instil ppo ... --ptx-coef 27.8 --pretraining text.jsonl        # PPO-ptx
+    torchrun --nproc-per-node 8 -m instil ppo ...                  # the same run on 8 devices
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from instil.advantages import gae, kl_shaped_rewards, whiten
 from instil.errors import InstilError
-from instil.lm.batches import batch_indices, rollout_batch, stream_batch
+from instil.lm.batches import batch_indices, epoch_order, rollout_batch, stream_batch
+from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
 from instil.lm.sampling import Decoder, SamplingParams
@@ -37,10 +39,10 @@ from instil.losses import (
     value_clip_fraction,
 )
 from instil.progress import Progress
-from instil.records import Prompt
-from instil.runs import Run, say
-from instil.train.checkpoint import reseed, save_checkpoint
-from instil.train.data import context_of, pretraining_rows, read_all
+from instil.runs import Run
+from instil.train import dist
+from instil.train.checkpoint import reseed, save_checkpoint, weights
+from instil.train.data import pretraining_rows
 from instil.train.fit import due
 from instil.train.guards import Limits, check_finite, check_gap, check_start
 from instil.train.ppo_config import Config
@@ -51,16 +53,24 @@ from instil.train.ppo_models import (
     publish_all,
     publish_last_good,
     resume,
+    training_prompts,
 )
 from instil.train.rollout import (
     Rollout,
     Sequences,
+    judge,
+    logprob_gaps,
+    measured,
     measurements,
     response_logprobs,
     response_values,
+    sample,
 )
 
 Metrics = dict[str, float]
+
+CHECKED = 16
+"""One sequence in so many has its sampled logprobs compared with the trainer's, at every step."""
 
 
 def ppo_step(
@@ -107,7 +117,7 @@ def ppo_step(
         {"prompt": p, "response": r, "score": s}
         for p, r, s in zip(prompts[:8], responses, rollout.raw_scores.tolist(), strict=False)
     ]
-    return metrics, samples
+    return dist.from_first(lambda: metrics), samples
 
 
 @torch.no_grad()
@@ -116,17 +126,21 @@ def collect(
 ) -> tuple[Rollout, list[str]]:
     """Sample one response per prompt and measure everything that must not change later."""
     models.policy.eval()
+    models.value.eval()
     started = time.monotonic()
     ids = [models.codec.encode_prompt(prompt) for prompt in prompts]
     params = SamplingParams(
         max_tokens=cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k
     )
-    decoder = Decoder(models.policy, models.codec, batch_size=cfg.decode_batch_size)
-    samples = decoder.sample(ids, params, seed=cfg.seed * 1_000_003 + step)
+    with dist.whole(models.policy) as policy:
+        decoder = Decoder(policy, models.codec, batch_size=cfg.decode_batch_size)
+        samples = sample(decoder, ids, params, seed=cfg.seed * 1_000_003 + step)
     metrics["time/generate"] = time.monotonic() - started
 
     started = time.monotonic()
     sequences = Sequences(*rollout_batch(ids, samples.tokens, models.codec.pad_id))
+    sequences = sequences.to(models.policy.device)
+    mask = sequences.response_mask
     responses = [models.codec.decode(tokens) for tokens in samples.tokens]
     raw_scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
     if not models.state["reward_std"] > 0:  # not known yet, or all scores were equal so far
@@ -136,32 +150,36 @@ def collect(
     if cfg.truncated == "penalise":
         penalty = cfg.truncated_penalty * models.state["reward_std"]
         scores = raw_scores - penalty * (~ended)
-    empty = torch.zeros(sequences.response_mask.shape)
+    sampled = torch.zeros(mask.shape)
+    sampled[mask.cpu()] = torch.tensor([x for row in samples.logprobs for x in row])
+    tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
+    everything = torch.arange(len(ids))
+    with models.whole_reference() as reference:
+        ref_logprobs = measured(
+            *(sequences, everything, tokens),
+            lambda some: response_logprobs(reference, some, cfg.temperature)[0],
+        )
+    with dist.whole(models.value) as value:
+        values = measured(sequences, everything, tokens, lambda some: response_values(value, some))
     rollout = Rollout(
         sequences=sequences,
-        logprobs=empty.clone(),
-        ref_logprobs=empty.clone(),
-        values=empty.clone(),
-        scores=scores,
-        raw_scores=raw_scores,
-        ended=ended,
-        entropy=empty.clone(),
-        sampled_logprobs=empty.clone(),
+        logprobs=sampled.to(mask.device),
+        ref_logprobs=ref_logprobs,
+        values=values,
+        scores=scores.to(mask.device),
+        raw_scores=raw_scores.to(mask.device),
+        ended=ended.to(mask.device),
     )
-    for row, sampled in enumerate(samples.logprobs):
-        rollout.sampled_logprobs[row, : len(sampled)] = torch.tensor(sampled)
-    for rows, piece in sequences.pieces(torch.arange(len(ids)), cfg.micro_batch_size or 64):
-        columns = slice(0, piece.response_mask.shape[1])
-        found, entropy = response_logprobs(models.policy, piece, cfg.temperature)
-        reference, _ = response_logprobs(models.reference, piece, cfg.temperature)
-        rollout.logprobs[rows, columns] = found
-        rollout.entropy[rows, columns] = entropy
-        rollout.ref_logprobs[rows, columns] = reference
-        rollout.values[rows, columns] = response_values(models.value, piece)
-    if cfg.top_p == 1 and cfg.top_k == 0:
-        check_gap(rollout, cfg.logprob_gap, step)
-    if step == 0:
-        check_start(models.policy, models.value, rollout, cfg.temperature, models.value_is_reward)
+    checked = epoch_order(len(ids), cfg.seed, step)[: -(-len(ids) // CHECKED)]
+    with dist.whole(models.policy) as policy:
+        gaps = logprob_gaps(policy, rollout, torch.tensor(checked), cfg.temperature, tokens)
+        if gaps["rollout/max_abs_dlogp"] > cfg.logprob_tolerance:
+            gaps = logprob_gaps(policy, rollout, everything, cfg.temperature, tokens, keep=True)
+        check_gap(gaps["rollout/max_abs_dlogp"], cfg.logprob_gap, step)
+        metrics |= gaps
+        if step == 0:
+            with dist.whole(models.value) as value:
+                check_start(policy, value, rollout, cfg.temperature, tokens, models.value_is_reward)
     metrics["time/score"] = time.monotonic() - started
     return rollout, responses
 
@@ -185,8 +203,9 @@ def score(
             tokens if done else [*tokens, end]
             for tokens, done in zip(response_ids, ended, strict=True)
         ]
-        return models.reward.score_tokens(list(zip(prompt_ids, closed, strict=True)))
-    return models.reward(prompts, responses)
+        with models.whole_reward() as reward:
+            return dist.spread(reward.score_tokens, list(zip(prompt_ids, closed, strict=True)))
+    return judge(models.reward, prompts, responses)
 
 
 def improve(
@@ -206,14 +225,19 @@ def improve(
     models.value.train()
     total = mask[rows].sum().clamp(min=1)
     found: Metrics = {}
-    for piece, sequences in rollout.sequences.pieces(rows, cfg.micro_batch_size):
+    tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
+    tokens = dist.per_pass(int(rollout.sequences.attention_mask[rows].sum()), tokens)
+    for (piece, sequences), counts in dist.evenly(list(rollout.sequences.pieces(rows, tokens))):
         columns = slice(0, sequences.response_mask.shape[1])
         kept, old = mask[piece, columns], rollout.logprobs[piece, columns]
-        new, entropy = response_logprobs(models.policy, sequences, cfg.temperature)
+        new, entropy = dist.forward(
+            models.policy, response_logprobs, models.policy, sequences, cfg.temperature
+        )
         policy_loss, clipped = ppo_policy_loss(
             new, old, advantages[piece, columns], kept, cfg.clip, total
         )
-        values = response_values(models.value, sequences)
+        (counts * policy_loss).backward()  # before the value's pass, so one graph exists at a time
+        values = dist.forward(models.value, response_values, models.value, sequences)
         value_loss = ppo_value_loss(
             values,
             rollout.values[piece, columns],
@@ -222,7 +246,7 @@ def improve(
             cfg.value_clip,
             total,
         )
-        (policy_loss + value_loss).backward()  # separate networks: neither gradient sees the other
+        (counts * value_loss).backward()
         with torch.no_grad():
             log_ratio = new - old
             part = {
@@ -238,7 +262,8 @@ def improve(
                 "policy/extreme_ratios": ((log_ratio.abs() > 20) & kept).sum(),
             }
         for name, value in part.items():
-            found[name] = found.get(name, 0.0) + value.item()
+            found[name] = found.get(name, 0.0) + counts * value.item()
+    found = dict(zip(found, dist.totals(*found.values()), strict=True))
     if cfg.ptx_coef:
         found |= add_pretraining_gradient(models, text, cfg, step, update)
     step_optimizers(models, cfg, step, found)
@@ -255,28 +280,29 @@ def add_pretraining_gradient(
     number = step * cfg.updates + update
     rows = text[batch_indices(len(text), examples, cfg.seed + 1, number)]
     total, loss_sum = rows.numel() - len(rows), 0.0
-    for chunk in rows.split(cfg.micro_batch_size or len(rows)):
-        batch = stream_batch(chunk)
-        found = logprobs(models.policy, batch.tokens, batch.mask, batch.loss_mask)
+    tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
+    size = dist.per_pass(len(rows), max(1, tokens // rows.shape[1]))
+    for chunk, counts in dist.evenly(rows.split(size)):
+        batch = stream_batch(chunk).to(models.policy.device)
+        found = dist.forward(
+            *(models.policy, logprobs, models.policy), batch.tokens, batch.mask, batch.loss_mask
+        )
         loss = lm_loss(found, batch.loss_mask, total)
-        (cfg.ptx_coef * loss).backward()
-        loss_sum += loss.item()
-    metrics = {"loss/ptx_avg": loss_sum}
+        (counts * cfg.ptx_coef * loss).backward()
+        loss_sum += counts * loss.item()
+    metrics = {"loss/ptx_avg": dist.totals(loss_sum)[0]}
     if measure:
         after = [p.grad for p in models.policy.parameters() if p.grad is not None]
-        added = math.sqrt(
-            sum(float((a - b).square().sum()) for a, b in zip(after, before, strict=True))
-        )
-        own = math.sqrt(sum(float(b.square().sum()) for b in before))
-        metrics["ptx/grad_norm_ratio"] = added / max(own, 1e-12)
+        added = dist.norm(a - b for a, b in zip(after, before, strict=True))
+        metrics["ptx/grad_norm_ratio"] = added / max(dist.norm(before), 1e-12)
     return metrics
 
 
 def step_optimizers(models: Models, cfg: Config, step: int, found: Metrics) -> None:
     """Clip, refuse what is not finite, step, average."""
     limit = cfg.grad_clip or math.inf
-    policy_norm = torch.nn.utils.clip_grad_norm_(models.policy.parameters(), limit).item()
-    value_norm = torch.nn.utils.clip_grad_norm_(models.value.parameters(), limit).item()
+    policy_norm = dist.clip_gradients(models.policy.parameters(), limit)
+    value_norm = dist.clip_gradients(models.value.parameters(), limit)
     losses = {name: value for name, value in found.items() if name.startswith("loss/")}
     check_finite(step, cfg.out, **losses, policy_gradient=policy_norm, value_gradient=value_norm)
     found |= {"policy/grad_norm": policy_norm, "val/grad_norm": value_norm}
@@ -292,17 +318,20 @@ def step_optimizers(models: Models, cfg: Config, step: int, found: Metrics) -> N
     if step >= models.state["value_warmup"]:
         models.policy_optimizer.step()
         with torch.no_grad():
-            for name, weight in models.policy.named_parameters():
+            for name, weight in weights(models.policy).items():
                 models.ema[name].lerp_(weight, 1 - cfg.ema)
     models.value_optimizer.zero_grad()
     models.policy_optimizer.zero_grad()
 
 
 def minibatches(cfg: Config, step: int) -> list[Tensor]:
-    """Rows of each minibatch: every sequence once per inner epoch, in an order of its own."""
+    """Rows of each minibatch: every sequence once per inner epoch, in an order of its own that
+    keeps the responses to one prompt together."""
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
-    orders = [torch.randperm(cfg.batch_size, generator=generator) for _ in range(cfg.epochs)]
-    return [rows for order in orders for rows in order.split(cfg.minibatch_size)]
+    n = cfg.samples_per_prompt
+    orders = [torch.randperm(cfg.batch_size // n, generator=generator) for _ in range(cfg.epochs)]
+    rows = [(order[:, None] * n + torch.arange(n)).flatten() for order in orders]
+    return [part for order in rows for part in order.split(cfg.minibatch_size)]
 
 
 def adapt_kl(models: Models, kl: float, cfg: Config) -> None:
@@ -313,11 +342,10 @@ def adapt_kl(models: Models, kl: float, cfg: Config) -> None:
 
 def run(config: Config) -> None:
     """Train, and write the averaged policy to final/, the last one to raw/, the value to value/."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with Run.open(config.out, "ppo", config, threads=torch.get_num_threads()) as run:
+    settle(config.threads)
+    with dist.open_run("ppo", config) as run:
         models = load(config)
-        prompts = _prompts(models, config)
+        prompts = training_prompts(models, config)
         text = torch.empty(0, 0, dtype=torch.long)
         if config.ptx_coef:
             needed = config.minibatch_size * config.ptx_ratio
@@ -330,11 +358,12 @@ def run(config: Config) -> None:
         shown = ("objective/scores", "objective/kl", "completions/mean_length", "val/explained_var")
         with Progress(name, config.steps, shown) as progress:
             while step < config.steps:
+                dist.at(step)
                 reseed(config.seed, step)
-                chosen = batch_indices(len(prompts), config.batch_size, config.seed, step)
-                metrics, samples = ppo_step(
-                    models, [prompts[i] for i in chosen], text, config, step
-                )
+                n = config.samples_per_prompt
+                chosen = batch_indices(len(prompts), config.batch_size // n, config.seed, step)
+                asked = [prompts[i] for i in chosen for _ in range(n)]
+                metrics, samples = ppo_step(models, asked, text, config, step)
                 step += 1
                 metrics["eps"] = config.batch_size / metrics["time/step"]
                 run.log(step, {"episode": step * config.batch_size} | metrics)
@@ -344,34 +373,12 @@ def run(config: Config) -> None:
                 _guard(run, models, limits, config, metrics)
                 healthy = models.state["over_limit"] == 0
                 good = due(step, config.checkpoint_every, config.steps) and healthy
-                if good or run.stop_requested:
+                stop = dist.anywhere(run.stop_requested)
+                if good or stop:
                     save_checkpoint(run.path, step, groups(models), models.state)
-                if run.stop_requested:
+                if stop:
                     raise KeyboardInterrupt
         publish_all(run, models, config)
-
-
-def _prompts(models: Models, config: Config) -> list[str]:
-    """The prompts to train on, those that are too long left out."""
-    context = min(context_of(models.policy), context_of(models.value.backbone))
-    room = min(config.max_prompt_tokens, context - config.max_tokens)
-    if room < 1:
-        raise InstilError(
-            f"max_tokens {config.max_tokens} leaves no room for a prompt in the model's context of "
-            f"{context} tokens; lower max_tokens"
-        )
-    prompts = read_all(config.prompts, Prompt)
-    if any(prompt.split for prompt in prompts):
-        prompts = [prompt for prompt in prompts if prompt.split == "train"]
-    texts = [p.text for p in prompts]
-    kept = [t for t in texts if len(models.codec.encode_prompt(t)) <= room]
-    say(f"ppo: {len(kept)} prompts; {len(texts) - len(kept)} of over {room} tokens left out")
-    if len(kept) < config.batch_size:
-        raise InstilError(
-            f"{len(kept)} prompts are fewer than one batch of {config.batch_size}; give more "
-            "prompts or lower batch_size"
-        )
-    return kept
 
 
 def _guard(run: Run, models: Models, limits: Limits, config: Config, metrics: Metrics) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from instil.errors import InstilError
+from instil.train.memory import MemoryConfig
 
 COUNTS = (
     *("steps", "batch_size", "minibatch_size", "epochs", "decode_batch_size", "kl_horizon"),
+    "samples_per_prompt",
     *("ptx_ratio", "row_length", "max_prompt_tokens", "max_tokens", "patience"),
     *("checkpoint_every", "sample_every"),
 )
@@ -17,7 +19,7 @@ COUNTS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(MemoryConfig):
     """Train a policy against a reward model with PPO or PPO-ptx.
 
     Defaults follow Ouyang et al. 2022, appendix C.4; where the paper is silent, docs/method.md
@@ -44,13 +46,13 @@ class Config:
     steps: int = 500
     """Rollouts; 500 x 512 = 256k episodes."""
     batch_size: int = 512
-    """Prompts, and so episodes, per step."""
+    """Responses, and so episodes, per step."""
+    samples_per_prompt: int = 1
+    """Responses to each prompt of a step; the prompt is then read once for all of them."""
     minibatch_size: int = 64
     """Episodes per optimizer step."""
     epochs: int = 1
     """Passes over a rollout."""
-    micro_batch_size: int = 0
-    """Sequences per forward pass; 0 takes the whole minibatch. Changes memory, not the result."""
     decode_batch_size: int = 128
     """Sequences decoded together."""
     lr: float = 5e-6
@@ -101,8 +103,11 @@ class Config:
     """In standard deviations of the reward."""
     value_warmup: int | None = None
     """Steps that train only the value; 0 when it starts as the reward model, else 10."""
+    logprob_tolerance: float = 1e-3
+    """The sampler's logprobs are taken where they differ from the trainer's by no more than this,
+    in nats; else the trainer computes all of them again."""
     logprob_gap: float = 0.01
-    """Largest difference allowed between decoder and trainer, in nats."""
+    """Largest difference allowed between sampler and trainer, in nats: over it the run stops."""
     max_kl: float = 100.0
     """Stop when the KL per response is over this for `patience` steps."""
     max_truncation: float = 0.95
@@ -123,9 +128,15 @@ class Config:
     """Torch threads; 0 takes all cores."""
 
     def __post_init__(self) -> None:
+        MemoryConfig.__post_init__(self)
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InstilError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.minibatch_size % self.samples_per_prompt:
+            raise InstilError(
+                f"minibatch_size {self.minibatch_size} is not a multiple of samples_per_prompt "
+                f"{self.samples_per_prompt}; the responses to a prompt stay together"
+            )
         if self.batch_size % self.minibatch_size:
             raise InstilError(
                 f"batch_size {self.batch_size} is not a multiple of minibatch_size "
@@ -140,7 +151,7 @@ class Config:
             raise InstilError(f"temperature {self.temperature}: PPO samples, so it must be above 0")
         if self.ptx_coef and not self.pretraining:
             raise InstilError("ptx_coef needs --pretraining, the text to mix in")
-        for name in ("kl_coef", "kl_target", "ptx_coef", "grad_clip", "warmup", "micro_batch_size"):
+        for name in ("kl_coef", "kl_target", "ptx_coef", "grad_clip", "warmup"):
             if getattr(self, name) < 0:
                 raise InstilError(f"{name} {getattr(self, name)} must not be negative")
         for name in ("lr", "value_lr", "clip"):

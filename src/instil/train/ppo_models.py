@@ -6,34 +6,48 @@ whole of a run: policy, value, average, both Adam states, kl_coef and the spread
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from instil.errors import InstilError
+from instil.lm.adapters import without_adapter
 from instil.lm.models import load_policy, save_policy
 from instil.lm.reward import PythonReward, RewardModel, load_reward
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
-from instil.runs import Run, model_dir
+from instil.records import Prompt
+from instil.runs import Run, model_dir, say
+from instil.train import dist
 from instil.train.checkpoint import (
+    Groups,
     load_checkpoint,
     optimizer_tensors,
     set_optimizer,
+    set_tensors,
     set_weights,
     weights,
 )
-from instil.train.fit import adam, publish, write_folder
+from instil.train.data import context_of, read_all
+from instil.train.fit import adam, publish, train_flops, write_folder
 from instil.train.guards import last_good
+from instil.train.memory import prepare
 from instil.train.ppo_config import Config
 
 
 @dataclass
 class Models:
-    """Policy and value learn; reference and reward are frozen."""
+    """Policy and value learn; reference and reward are frozen.
+
+    With LoRA the reference is the policy without its adapter, and a reward model from which the
+    value started is the value without its own, so neither is in memory twice.
+    """
 
     policy: PreTrainedModel
     value: ScalarModel
@@ -51,21 +65,49 @@ class Models:
     state: dict[str, Any] = field(default_factory=dict)
     """Plain values that change: kl_coef, reward_std, steps over a limit, tokens of rollouts."""
 
+    @contextmanager
+    def whole_reference(self) -> Iterator[PreTrainedModel]:
+        """The reference with all its weights."""
+        with dist.whole(self.reference) as reference, without_adapter(reference):
+            yield reference
+
+    @contextmanager
+    def whole_reward(self) -> Iterator[RewardModel]:
+        """The reward model with all its weights."""
+        assert isinstance(self.reward, RewardModel)
+        own = self.reward.model
+        shared = own.backbone is self.value.backbone
+        with dist.whole(self.value if shared else own) as model, without_adapter(model):
+            judge = ScalarModel(model.backbone, own.head) if shared else model
+            yield replace(self.reward, model=judge)
+
 
 def load(config: Config) -> Models:
     """All four models and both optimizers, at their start."""
     source = model_dir(config.model)
     codec = Codec.load(source, config.template)
-    policy, reference = load_policy(source), load_policy(source)
-    reward = load_reward(config.rm)
+    policy = load_policy(source, precision=config.precision)
+    reference = policy
+    if not config.lora_rank:
+        reference = load_policy(source, precision=config.precision).requires_grad_(False)
+    reward = load_reward(config.rm, config.precision)
     shared = isinstance(reward, RewardModel) and reward.codec.same_tokens(codec)
+    value_is_reward = False
     if config.value is not None:
-        value, value_is_reward = ScalarModel.load(model_dir(config.value)), False
+        value = ScalarModel.load(model_dir(config.value), config.precision)
     elif isinstance(reward, RewardModel) and shared:
-        value, value_is_reward = ScalarModel.load(model_dir(Path(config.rm))), True
+        value_is_reward = True
+        body, head = reward.model.backbone, copy.deepcopy(reward.model.head)
+        value = ScalarModel(body if config.lora_rank else copy.deepcopy(body), head)
     else:
-        value, value_is_reward = ScalarModel.from_policy(policy, seed=config.seed), False
-    reference.eval().requires_grad_(False)
+        value = ScalarModel.from_policy(policy, seed=config.seed)
+    prepare(policy, config, config.seed)
+    prepare(value, config, config.seed)
+    for model in dict.fromkeys((policy, value, reference)):
+        dist.shard(model)
+    if isinstance(reward, RewardModel) and reward.model.backbone is not value.backbone:
+        dist.shard(reward.model)
+    policy_learns, value_learns = weights(policy), weights(value)
     warmup = config.value_warmup
     return Models(
         policy=policy,
@@ -73,9 +115,9 @@ def load(config: Config) -> Models:
         reference=reference,
         reward=reward,
         codec=codec,
-        policy_optimizer=adam(policy.parameters(), config.lr, config.betas, config.adam_eps),
-        value_optimizer=adam(value.parameters(), config.value_lr, config.betas, config.adam_eps),
-        ema={name: p.detach().clone() for name, p in policy.named_parameters()},
+        policy_optimizer=adam(policy_learns.values(), config.lr, config.betas, config.adam_eps),
+        value_optimizer=adam(value_learns.values(), config.value_lr, config.betas, config.adam_eps),
+        ema={name: p.detach().clone() for name, p in policy_learns.items()},
         shares_tokens=shared,
         value_is_reward=value_is_reward,
         state={
@@ -88,7 +130,30 @@ def load(config: Config) -> Models:
     )
 
 
-def groups(models: Models) -> dict[str, dict[str, Tensor]]:
+def training_prompts(models: Models, config: Config) -> list[str]:
+    """The prompts to train on, those that are too long left out."""
+    context = min(context_of(models.policy), context_of(models.value.backbone))
+    room = min(config.max_prompt_tokens, context - config.max_tokens)
+    if room < 1:
+        raise InstilError(
+            f"max_tokens {config.max_tokens} leaves no room for a prompt in the model's context of "
+            f"{context} tokens; lower max_tokens"
+        )
+    prompts = read_all(config.prompts, Prompt)
+    if any(prompt.split for prompt in prompts):
+        prompts = [prompt for prompt in prompts if prompt.split == "train"]
+    texts = [p.text for p in prompts]
+    kept = [t for t in texts if len(models.codec.encode_prompt(t)) <= room]
+    say(f"ppo: {len(kept)} prompts; {len(texts) - len(kept)} of over {room} tokens left out")
+    if len(kept) < config.batch_size:
+        raise InstilError(
+            f"{len(kept)} prompts are fewer than one batch of {config.batch_size}; give more "
+            "prompts or lower batch_size"
+        )
+    return kept
+
+
+def groups(models: Models) -> Groups:
     """The tensors of a checkpoint, one file each."""
     return {
         "policy": weights(models.policy),
@@ -108,7 +173,7 @@ def resume(run: Run, models: Models) -> int:
     tensors, state = saved
     set_weights(models.policy, tensors["policy"])
     set_weights(models.value, tensors["value"])
-    models.ema = tensors["ema"]
+    set_tensors(models.ema, tensors["ema"])
     set_optimizer(models.policy_optimizer, models.policy, tensors["policy_optimizer"])
     set_optimizer(models.value_optimizer, models.value, tensors["value_optimizer"])
     step = int(state.pop("step"))
@@ -120,13 +185,15 @@ def resume(run: Run, models: Models) -> int:
 def publish_all(run: Run, models: Models, config: Config) -> None:
     """Write the last policy to raw/, the value to value/, the averaged policy to final/."""
     models.policy.eval()
-    write_folder(run.path / "raw", lambda path: save_policy(models.policy, models.codec, path))
-    write_folder(run.path / "value", lambda path: models.value.save(path, models.codec))
+    with dist.whole(models.policy) as policy:
+        write_folder(run.path / "raw", lambda path: save_policy(policy, models.codec, path))
+    with dist.whole(models.value) as value:
+        write_folder(run.path / "value", lambda path: value.save(path, models.codec))
     if config.ema:
         set_weights(models.policy, models.ema)
-    publish(
-        run, lambda path: save_policy(models.policy, models.codec, path), **work(models, config)
-    )
+    with dist.whole(models.policy) as policy:
+        results = work(models, config)
+        publish(run, policy, lambda path: save_policy(policy, models.codec, path), **results)
 
 
 def publish_last_good(run: Run, models: Models, config: Config) -> str:
@@ -137,27 +204,28 @@ def publish_last_good(run: Run, models: Models, config: Config) -> str:
     tensors, state = saved
     set_weights(models.policy, tensors["ema" if config.ema else "policy"])
     target = run.path / "last-good"
-    write_folder(target, lambda path: save_policy(models.policy, models.codec, path))
+    with dist.whole(models.policy) as policy:
+        write_folder(target, lambda path: save_policy(policy, models.codec, path))
     return f"the policy of step {state['step']}, the last good checkpoint, is in {target}"
 
 
 def work(models: Models, config: Config) -> dict[str, int]:
     """Parameters of the policy, tokens of all rollouts, and the operations that they took.
 
-    2 per parameter and token to read or sample, 6 to train: the policy samples, measures and
-    trains, the reference and the reward model read, the value reads and trains.
+    2 per parameter and token to read or sample, 6 to train (`train_flops`): the policy samples,
+    measures and trains, the reference and the reward model read, the value reads and trains.
     """
     policy = sum(p.numel() for p in models.policy.parameters())
     value = sum(p.numel() for p in models.value.parameters())
     reward = models.reward.model if isinstance(models.reward, RewardModel) else None
     judge = sum(p.numel() for p in reward.parameters()) if reward is not None else 0
-    train = 6 * config.epochs
-    per_token = policy * (2 + 2 + 2 + train) + value * (2 + train) + judge * 2
+    train = config.epochs * (train_flops(models.policy) + train_flops(models.value))
+    per_token = policy * (2 + 2 + 2) + value * 2 + train + judge * 2
     examples = config.batch_size * config.epochs * config.ptx_ratio if config.ptx_coef else 0
     text = config.steps * examples * config.row_length
     tokens = int(models.state["tokens"])
     return {
         "params": policy,
         "tokens": tokens + text,
-        "flops": per_token * tokens + 6 * policy * text,
+        "flops": per_token * tokens + train_flops(models.policy) * text,
     }

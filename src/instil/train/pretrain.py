@@ -20,12 +20,15 @@ from transformers import PreTrainedModel
 from instil.convert import read_texts
 from instil.errors import InstilError
 from instil.lm.batches import TextBatch, batch_indices, document_rows, stream_batch
+from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import Architecture, load_policy, logprobs, new_policy, save_policy
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.text import Codec, train_tokenizer
 from instil.losses import lm_loss
-from instil.runs import Run, model_dir, say
+from instil.runs import model_dir, say
+from instil.train import dist
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
+from instil.train.rollout import sample
 
 READ = 4
 """Continuations of validation text that each evaluation writes for people to read."""
@@ -65,6 +68,8 @@ class Config(FitConfig):
     def __post_init__(self) -> None:
         FitConfig.__post_init__(self)
         above_zero(self, "width", "layers", "heads", "eval_every")
+        if self.lora_rank and self.model is None:
+            raise InstilError("lora_rank: only a trained model can be adapted; give --model")
         if self.width % self.heads:
             raise InstilError(f"width {self.width} is not a multiple of heads {self.heads}")
         if not 0 <= self.valid < 1:
@@ -77,15 +82,14 @@ class Config(FitConfig):
 
 def run(config: Config) -> None:
     """Train, or go on training, and write a plain Hugging Face directory."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with Run.open(config.out, "pretrain", config, threads=torch.get_num_threads()) as run:
+    settle(config.threads)
+    with dist.open_run("pretrain", config) as run:
         documents = [document for path in config.text for document in read_texts(path)]
         if config.model is not None:
             codec = Codec.load(model_dir(config.model))
-            model = load_policy(model_dir(config.model))
+            model = load_policy(model_dir(config.model), precision=config.precision)
         else:
-            codec = Codec(train_tokenizer(documents, config.vocab_size))
+            codec = Codec(dist.from_first(lambda: train_tokenizer(documents, config.vocab_size)))
             model = new_policy(
                 config.architecture,
                 vocab_size=codec.vocab_size,
@@ -96,6 +100,7 @@ def run(config: Config) -> None:
                 seed=config.seed,
                 pad_id=codec.pad_id,
                 eos_id=codec.eos_id,
+                precision=config.precision,
             )
         rows = document_rows([codec.encode_document(d) for d in documents], config.row_length)
         held_out = max(1, round(len(rows) * config.valid))
@@ -103,26 +108,29 @@ def run(config: Config) -> None:
         say(f"pretrain: {len(documents)} documents, {rows.numel()} tokens of {codec.vocab_size}")
 
         def evaluate(step: int) -> dict[str, float]:
-            run.samples(step, continuations(codec, model, valid[:READ], config.seed))
-            return {"eval/loss": mean_loss(model, valid, config.batch_size)}
+            with dist.whole(model) as plain:
+                run.samples(step, continuations(codec, plain, valid[:READ], config.seed))
+                return {"eval/loss": mean_loss(plain, valid, tokens)}
 
+        tokens = tokens_per_pass(model, config.micro_batch_tokens)
         method = Method(
             name="pretrain",
             steps=steps_in(len(train), config.batch_size, config.epochs, "rows of text"),
-            batches=lambda step: micro_rows(train, config, step),
+            batches=lambda step: micro_rows(train, config, tokens, step),
             loss=text_loss(model),
             tokens=lambda batch: int(batch.tokens.numel()),
             evaluate=evaluate,
             eval_every=config.eval_every,
         )
         results = fit(run, model, config, method)
-        publish(run, lambda path: save_policy(model, codec, path), **results)
+        with dist.whole(model) as plain:
+            publish(run, plain, lambda path: save_policy(plain, codec, path), **results)
 
 
-def micro_rows(rows: Tensor, config: FitConfig, step: int) -> list[TextBatch]:
-    """The micro-batches of one step over rows of text (n, length)."""
+def micro_rows(rows: Tensor, config: FitConfig, tokens: int, step: int) -> list[TextBatch]:
+    """The micro-batches of one step over rows of text (n, length), of about `tokens` tokens."""
     chosen = batch_indices(len(rows), config.batch_size, config.seed, step)
-    size = config.micro_batch_size or len(chosen)
+    size = dist.per_pass(len(chosen), max(1, tokens // rows.shape[1]))
     return [stream_batch(rows[chosen[at : at + size]]) for at in range(0, len(chosen), size)]
 
 
@@ -135,6 +143,7 @@ def text_loss(
     """
 
     def loss(batch: TextBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
+        batch = batch.to(policy.device)
         if not measure:
             found = logprobs(policy, batch.tokens, batch.mask, batch.loss_mask)
             return lm_loss(found, batch.loss_mask, weight), {}
@@ -151,14 +160,15 @@ def text_loss(
 
 
 @torch.no_grad()
-def mean_loss(policy: PreTrainedModel, rows: Tensor, batch_size: int) -> float:
-    """Mean loss per token over rows of text, in nats."""
-    total, count = 0.0, 0
-    for at in range(0, len(rows), batch_size):
-        batch = stream_batch(rows[at : at + batch_size])
+def mean_loss(policy: PreTrainedModel, rows: Tensor, tokens: int) -> float:
+    """Mean loss per token over rows of text, in nats; `tokens` tokens at a time."""
+    total, count = 0.0, 0.0
+    for part in dist.mine(rows.split(max(1, tokens // rows.shape[1]))):
+        batch = stream_batch(part).to(policy.device)
         found = logprobs(policy, batch.tokens, batch.mask, batch.loss_mask)
         total -= found.sum().item()
         count += batch.weight
+    total, count = dist.totals(total, count)
     return total / count
 
 
@@ -169,7 +179,7 @@ def continuations(
     half = rows.shape[1] // 2
     params = SamplingParams(max_tokens=min(READ_TOKENS, rows.shape[1] - half))
     starts = rows[:, :half].tolist()
-    samples = Decoder(policy, codec).sample(starts, params, seed)
+    samples = sample(Decoder(policy, codec), starts, params, seed)
     return [
         {"prompt": str(codec.tokenizer.decode(start)), "response": codec.decode(tokens)}
         for start, tokens in zip(starts, samples.tokens, strict=True)

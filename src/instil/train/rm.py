@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from instil.errors import InstilError
-from instil.lm.batches import RankingBatch, batch_indices, ranking_batch
-from instil.lm.models import load_policy
+from instil.lm.batches import RankingBatch, batch_indices, passes, ranking_batch
+from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.reward import RewardModel, save_reward
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
@@ -34,6 +34,7 @@ from instil.losses import ranking_accuracy, ranking_loss
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Response
 from instil.runs import Run, model_dir, say, write_json
 from instil.stats import Estimate, agreement, calibration_error, mean_estimate
+from instil.train import dist
 from instil.train.data import by_prompt, context_of, read_all
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
 
@@ -92,35 +93,39 @@ class Item:
 
 def run(config: Config) -> None:
     """Train, centre, evaluate, and write a directory for AutoModelForSequenceClassification."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with Run.open(config.out, "rm", config, threads=torch.get_num_threads()) as run:
+    settle(config.threads)
+    with dist.open_run("rm", config) as run:
         source = model_dir(config.model)
         codec = Codec.load(source, config.template)
-        model = ScalarModel.from_policy(load_policy(source), seed=config.seed)
+        model = ScalarModel.from_policy(source, config.seed, config.precision)
+        model.head.bias.requires_grad_(False)  # no ranking depends on it; Adam would step on noise
         prompts = by_prompt(read_all(config.prompts, Prompt))
         longest = min(config.max_tokens, context_of(model.backbone))
         items = _items(codec, prompts, config, longest)
         demonstrations = _demonstrations(codec, prompts, config, longest)
         train = [item for item in items if item.split == "train" and item.group != "held-out"]
         say(f"rm: {len(train)} rankings to train on, {len(items) - len(train)} to evaluate")
+        tokens = tokens_per_pass(model.backbone, config.micro_batch_tokens)
         method = Method(
             name="rm",
             steps=steps_in(len(train), config.batch_size, config.epochs, "rankings"),
-            batches=lambda step: _batches(codec, train, config, step),
+            batches=lambda step: _batches(train, config, tokens, step),
             loss=lambda batch, weight: _loss(model, batch, weight),
-            tokens=lambda batch: int((batch.parts >= 0).sum()),
+            tokens=lambda batch: len(batch.packed.tokens),
             evaluate=_evaluation(run, model, codec, prompts, items, config),
             eval_every=config.eval_every,
             shown=("loss", "accuracy", "eval/accuracy"),
         )
         results = fit(run, model, config, method)
-        mean, std = _centre(model, codec, demonstrations, train)
-        report = evaluate(model, codec, [item for item in items if item.split != "train"])
-        write_json(run.path / "accuracy.json", report)
-        for row in report["accuracy"]:
-            say(f"rm: {row['split']} prompts, {row['group']} labelers: {row['text']}")
-        publish(run, lambda path: save_reward(path, model, codec, mean, std), **results, std=std)
+        with dist.whole(model) as plain:
+            mean, std = _centre(plain, codec, demonstrations, train)
+            report = evaluate(plain, codec, [item for item in items if item.split != "train"])
+            if dist.first():
+                write_json(run.path / "accuracy.json", report)
+            for row in report["accuracy"]:
+                say(f"rm: {row['split']} prompts, {row['group']} labelers: {row['text']}")
+            results["std"] = std
+            publish(run, plain, lambda path: save_reward(path, plain, codec, mean, std), **results)
 
 
 def evaluate(model: ScalarModel, codec: Codec, items: list[Item]) -> dict[str, Any]:
@@ -131,7 +136,8 @@ def evaluate(model: ScalarModel, codec: Codec, items: list[Item]) -> dict[str, A
         for item in items
         for rid, response in zip(item.response_ids, item.responses, strict=True)
     }
-    scores = dict(zip(unique, reward.score_tokens(list(unique.values())), strict=True))
+    found = dist.spread(reward.score_tokens, list(unique.values()))
+    scores = dict(zip(unique, found, strict=True))
     rows = []
     for split, group in sorted({(item.split, item.group) for item in items}):
         chosen = [item for item in items if (item.split, item.group) == (split, group)]
@@ -162,8 +168,9 @@ def _evaluation(
     followed = valid or items[:READ]
 
     def evaluate(step: int) -> dict[str, float]:
-        reward = RewardModel(model, codec)
-        found = iter(reward.score_tokens([(i.prompt, r) for i in followed for r in i.responses]))
+        pairs = [(item.prompt, tokens) for item in followed for tokens in item.responses]
+        with dist.whole(model) as plain:
+            found = iter(dist.spread(RewardModel(plain, codec).score_tokens, pairs))
         scores = [[next(found) for _ in item.responses] for item in followed]
         rows = [
             {
@@ -276,21 +283,19 @@ def _items(codec: Codec, prompts: dict[str, Prompt], config: Config, longest: in
     return items
 
 
-def _batches(codec: Codec, items: list[Item], config: Config, step: int) -> list[RankingBatch]:
+def _batches(items: list[Item], config: Config, tokens: int, step: int) -> list[RankingBatch]:
     chosen = [items[i] for i in batch_indices(len(items), config.batch_size, config.seed, step)]
-    chosen.sort(key=lambda item: len(item.prompt) + sum(map(len, item.responses)))
-    size = config.micro_batch_size or len(chosen)
+    lengths = [len(item.prompt) + sum(map(len, item.responses)) for item in chosen]
+    budget = dist.per_pass(sum(lengths), tokens)
     return [
-        ranking_batch(
-            [(item.prompt, item.responses, item.ranks) for item in chosen[at : at + size]],
-            codec.pad_id,
-        )
-        for at in range(0, len(chosen), size)
+        ranking_batch([(item.prompt, item.responses, item.ranks) for item in group])
+        for group in ([chosen[i] for i in rows] for rows in passes(lengths, budget))
     ]
 
 
 def _loss(model: ScalarModel, batch: RankingBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
     """The ranking loss of a micro-batch, and what to log, each as its share of the whole batch."""
+    batch = batch.to(model.head.weight.device)
     scores = model.ranking_scores(batch)  # (B, K)
     loss = ranking_loss(scores, batch.ranks, total=weight)
     with torch.no_grad():
@@ -340,8 +345,8 @@ def _centre(
     """Shift the scores so that demonstrations average 0; returns mean and spread on responses."""
     reward = RewardModel(model, codec)
     if demonstrations:
-        scores = reward.score_tokens(demonstrations)
+        scores = dist.spread(reward.score_tokens, demonstrations)
         model.shift(-sum(scores) / len(scores))
     pairs = [(item.prompt, response) for item in train[:200] for response in item.responses]
-    found = np.asarray(reward.score_tokens(pairs))
+    found = np.asarray(dist.spread(reward.score_tokens, pairs))
     return float(found.mean()), float(found.std())

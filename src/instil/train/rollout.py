@@ -8,20 +8,51 @@ on how they are cut.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from instil.advantages import explained_variance, kl_k3
+from instil.lm.attention import first_equal
+from instil.lm.batches import Ids, OnDevice, passes
 from instil.lm.models import logprobs
+from instil.lm.reward import PythonReward, RewardModel
+from instil.lm.sampling import Sampler, Samples, SamplingParams, occurrences
 from instil.lm.scalar import ScalarModel
+from instil.train import dist
+
+
+def sample(sampler: Sampler, prompts: Sequence[Ids], params: SamplingParams, seed: int) -> Samples:
+    """`sampler.sample`, of which each rank does its share."""
+
+    def some(share: Sequence[tuple[Ids, int]]) -> list[tuple[list[int], list[float], bool]]:
+        found = sampler.sample([p for p, _ in share], params, seed, [i for _, i in share])
+        return list(zip(found.tokens, found.logprobs, found.ended, strict=True))
+
+    rows = dist.spread(some, list(zip(prompts, occurrences(prompts), strict=True)))
+    return Samples([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+
+
+def judge(
+    reward: RewardModel | PythonReward, prompts: Sequence[str], responses: Sequence[str]
+) -> list[float]:
+    """`reward(prompts, responses)`. Of a model each rank does its share; a function of the user's
+    may compare them all, and is called on rank 0."""
+    if isinstance(reward, PythonReward):
+        with dist.busy():
+            return dist.from_first(lambda: reward(prompts, responses))
+    with dist.whole(reward.model) as model:
+        own = replace(reward, model=model)
+        pairs = list(zip(prompts, responses, strict=True))
+        return dist.spread(lambda share: own(*zip(*share, strict=True)), pairs)
 
 
 @dataclass(frozen=True, slots=True)
-class Sequences:
+class Sequences(OnDevice):
     """B sequences; L prompt tokens, padded left; T response tokens, padded right."""
 
     tokens: Tensor  # (B, L+T)
@@ -33,11 +64,26 @@ class Sequences:
         """L, the columns before the responses."""
         return self.tokens.shape[1] - self.response_mask.shape[1]
 
-    def pieces(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Sequences]]:
-        """Some of the sequences in pieces of at most `size`, of like length, padding trimmed."""
-        rows = rows[self.attention_mask[rows].sum(1).argsort(stable=True)]
-        for piece in rows.split(size or len(rows)):
-            yield piece, self._trimmed(piece)
+    def pieces(self, rows: Tensor, tokens: int) -> Iterator[tuple[Tensor, Sequences]]:
+        """Some of the sequences in pieces of about `tokens` tokens, of like length, padding
+        trimmed. Those of one prompt are together, and the prompt counts once."""
+        width = self.prompt_width
+        prompt, response = self.attention_mask[rows, :width], self.response_mask[rows]
+        before, after = prompt.sum(1).tolist(), response.sum(1).tolist()
+        members: list[list[int]] = []
+        lengths: list[int] = []
+        groups: dict[int, int] = {}
+        for row, same in enumerate(first_equal(self.tokens[rows, :width], prompt)):
+            group = groups.get(same, -1)
+            if group < 0 or lengths[group] + after[row] > tokens:
+                group = groups[same] = len(members)
+                members.append([])
+                lengths.append(before[row])
+            members[group].append(row)
+            lengths[group] += after[row]
+        for piece in passes(lengths, tokens):
+            chosen = rows[[row for group in piece for row in members[group]]]
+            yield chosen, self._trimmed(chosen)
 
     def _trimmed(self, rows: Tensor) -> Sequences:
         width = self.prompt_width
@@ -56,14 +102,13 @@ class Rollout:
     """Sequences and their measurements, (B, T) per response token, (B,) per response."""
 
     sequences: Sequences
-    logprobs: Tensor  # (B, T)  of the sampled tokens, under the policy that sampled
+    logprobs: Tensor  # (B, T)  of the sampled tokens, as the sampler had them; the trainer's where
+    # the two did not agree
     ref_logprobs: Tensor  # (B, T)  the same tokens under the reference
     values: Tensor  # (B, T)  expected return before each token is chosen
     scores: Tensor  # (B,)  reward, the setting for cut-off responses applied
     raw_scores: Tensor  # (B,)  as the reward gave them
     ended: Tensor  # (B,)  True where the policy wrote the end token
-    entropy: Tensor  # (B, T)
-    sampled_logprobs: Tensor  # (B, T)  as the decoder had them, to find a gap to the trainer
 
 
 def response_logprobs(
@@ -79,6 +124,7 @@ def response_logprobs(
         where,
         temperature=temperature,
         measure=True,
+        shared=width,
     )
     return found[:, width:], entropy[:, width:]
 
@@ -86,8 +132,44 @@ def response_logprobs(
 def response_values(value: ScalarModel, sequences: Sequences) -> Tensor:
     """(B, T) values of the states in which the response tokens are chosen: one position earlier."""
     width, length = sequences.prompt_width, sequences.response_mask.shape[1]
-    values = value.values(sequences.tokens, sequences.attention_mask)
+    values = value.values(sequences.tokens, sequences.attention_mask, shared=width)
     return values[:, width - 1 : width + length - 1] * sequences.response_mask
+
+
+@torch.no_grad()
+def measured(
+    sequences: Sequences, rows: Tensor, tokens: int, measure: Callable[[Sequences], Tensor]
+) -> Tensor:
+    """What `measure` says of some of the sequences (B, T), about `tokens` tokens at a time; 0 in
+    the other rows. Each rank measures its share."""
+    found = torch.zeros(sequences.response_mask.shape, device=sequences.tokens.device)
+    for piece, some in dist.mine(list(sequences.pieces(rows, tokens))):
+        found[piece, : some.response_mask.shape[1]] = measure(some)
+    return dist.add_up(found)
+
+
+def logprob_gaps(
+    policy: PreTrainedModel,
+    rollout: Rollout,
+    rows: Tensor,
+    temperature: float,
+    tokens: int,
+    keep: bool = False,
+) -> dict[str, float]:
+    """How far the rollout's logprobs of some rows are from the trainer's; `keep` puts the trainer's
+    in their place."""
+    found = measured(
+        rollout.sequences, rows, tokens, lambda s: response_logprobs(policy, s, temperature)[0]
+    )[rows]
+    every = (rollout.logprobs[rows] - found)[rollout.sequences.response_mask[rows]]
+    if keep:
+        rollout.logprobs[rows] = found
+    return {
+        "rollout/train_kl": every.mean().item(),
+        "rollout/max_abs_dlogp": every.abs().max().item(),
+        "rollout/mean_abs_dlogp": every.abs().mean().item(),
+        "rollout/recomputed": float(keep),
+    }
 
 
 def measurements(
@@ -103,7 +185,6 @@ def measurements(
     lengths = mask.sum(1).float()
     log_ratio = (rollout.logprobs - rollout.ref_logprobs) * mask
     k3 = kl_k3(rollout.logprobs, rollout.ref_logprobs) * mask
-    gap = (rollout.sampled_logprobs - rollout.logprobs) * mask
     penalty = -kl_coef * log_ratio.sum(1)
     spread = (rollout.raw_scores - rollout.raw_scores.mean()).abs()
     words = [response.split() for response in responses]
@@ -116,7 +197,7 @@ def measurements(
         "objective/non_score_reward": penalty.mean().item(),
         "objective/rlhf_reward": rewards.sum(1).mean().item(),
         "objective/kl_coef": kl_coef,
-        "objective/entropy": (rollout.entropy * mask).sum(1).mean().item(),
+        "objective/entropy": -(rollout.logprobs * mask).sum(1).mean().item(),
         "val/explained_var": float(explained_variance(returns, rollout.values, mask)),
         "val/num_eos_tokens": float(rollout.ended.sum()),
         "val/mean_value": (rollout.values.sum() / mask.sum()).item(),
@@ -124,9 +205,6 @@ def measurements(
         "completions/min_length": lengths.min().item(),
         "completions/max_length": lengths.max().item(),
         "completions/clipped_ratio": 1 - rollout.ended.float().mean().item(),
-        "rollout/train_kl": (gap.sum() / mask.sum()).item(),
-        "rollout/max_abs_dlogp": gap.abs().max().item(),
-        "rollout/mean_abs_dlogp": (gap.abs().sum() / mask.sum()).item(),
         "watch/distinct2": distinct(words),
         "watch/same": Counter(responses).most_common(1)[0][1] / len(responses),
         "watch/repeat4": repetition(words),

@@ -22,16 +22,19 @@ import torch
 from transformers import PreTrainedModel
 
 from instil.errors import InstilError
-from instil.lm.batches import TextBatch, batch_indices, text_batch
+from instil.lm.batches import TextBatch, batch_indices, passes, text_batch
+from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import load_policy, logprobs, save_policy
-from instil.lm.reward import load_reward
+from instil.lm.reward import RewardModel, load_reward
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.text import Codec
 from instil.records import Demonstration, Prompt
 from instil.runs import Run, model_dir, say
+from instil.train import dist
 from instil.train.data import by_prompt, context_of, fitting, pretraining_rows, read_all
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
 from instil.train.pretrain import text_loss
+from instil.train.rollout import judge, sample
 
 Pair = tuple[list[int], list[int]]
 
@@ -96,13 +99,12 @@ class Config(FitConfig):
 
 def run(config: Config) -> None:
     """Train and write a plain Hugging Face directory."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    with Run.open(config.out, "sft", config, threads=torch.get_num_threads()) as run:
+    settle(config.threads)
+    with dist.open_run("sft", config) as run:
         source = model_dir(config.model)
         codec, policy = (
             Codec.load(source, config.template),
-            load_policy(source, dropout=config.dropout),
+            load_policy(source, config.dropout, config.precision),
         )
         prompts = by_prompt(read_all(config.prompts, Prompt))
         demonstrations = read_all(config.demonstrations, Demonstration)
@@ -120,10 +122,11 @@ def run(config: Config) -> None:
             len(train), config.batch_size - config.mixed, config.epochs, "demonstrations"
         )
         say(f"sft: {len(train)} demonstrations, {len(valid)} for validation")
+        tokens = tokens_per_pass(policy, config.micro_batch_tokens)
         method = Method(
             name="sft",
             steps=steps,
-            batches=lambda step: _batches(codec, train, text, config, step),
+            batches=lambda step: _batches(codec, train, text, config, tokens, step),
             loss=text_loss(policy, measure=True),
             tokens=lambda batch: int(batch.mask.sum()),
             evaluate=_evaluation(run, codec, policy, prompts, valid, config),
@@ -132,7 +135,8 @@ def run(config: Config) -> None:
             shown=("loss", "eval/loss", "eval/rm_score"),
         )
         results = fit(run, policy, config, method)
-        publish(run, lambda path: save_policy(policy, codec, path), **results)
+        with dist.whole(policy) as plain:
+            publish(run, plain, lambda path: save_policy(plain, codec, path), **results)
 
 
 def _pairs(
@@ -161,30 +165,32 @@ def _pairs(
 
 
 def _batches(
-    codec: Codec, pairs: list[Pair], text: torch.Tensor, config: Config, step: int
+    codec: Codec, pairs: list[Pair], text: torch.Tensor, config: Config, tokens: int, step: int
 ) -> list[TextBatch]:
-    """The micro-batches of one step, short sequences together."""
+    """The micro-batches of one step, of about `tokens` tokens each."""
     chosen = batch_indices(len(pairs), config.batch_size - config.mixed, config.seed, step)
     examples = [pairs[i] for i in chosen]
     if config.mixed:
         rows = text[batch_indices(len(text), config.mixed, config.seed + 1, step)]
         examples += [(row[:1], row[1:]) for row in rows.tolist()]
-    examples.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    size = config.micro_batch_size or len(examples)
+    lengths = [len(prompt) + len(response) for prompt, response in examples]
     return [
-        text_batch(examples[at : at + size], codec.pad_id) for at in range(0, len(examples), size)
+        text_batch([examples[i] for i in chosen], codec.pad_id)
+        for chosen in passes(lengths, dist.per_pass(sum(lengths), tokens))
     ]
 
 
 @torch.no_grad()
 def _mean_loss(codec: Codec, policy: PreTrainedModel, pairs: list[Pair], config: Config) -> float:
     """Mean loss per response token on validation pairs, in nats."""
-    total, count = 0.0, 0
-    pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
-    for at in range(0, len(pairs), config.batch_size):
-        batch = text_batch(pairs[at : at + config.batch_size], codec.pad_id)
+    total, count = 0.0, 0.0
+    tokens = tokens_per_pass(policy, config.micro_batch_tokens)
+    lengths = [len(prompt) + len(response) for prompt, response in pairs]
+    for chosen in dist.mine(passes(lengths, tokens)):
+        batch = text_batch([pairs[i] for i in chosen], codec.pad_id).to(policy.device)
         total -= logprobs(policy, batch.tokens, batch.mask, batch.loss_mask).sum().item()
         count += batch.weight
+    total, count = dist.totals(total, count)
     return total / count
 
 
@@ -197,7 +203,9 @@ def _evaluation(
     config: Config,
 ) -> Callable[[int], dict[str, float]]:
     """A function of the step: the validation loss, what the reward model says, samples to read."""
-    reward = None if config.rm is None else load_reward(config.rm)
+    reward = None if config.rm is None else load_reward(config.rm, config.precision)
+    if isinstance(reward, RewardModel):
+        dist.shard(reward.model)
     context = context_of(policy)
     length = min(config.max_response_tokens, context // 2)
     room = min(config.max_prompt_tokens, context - length)
@@ -212,15 +220,16 @@ def _evaluation(
     params = SamplingParams(max_tokens=length, temperature=1.0)
 
     def evaluate(step: int) -> dict[str, float]:
-        metrics = {"eval/loss": _mean_loss(codec, policy, valid, config)} if valid else {}
         ids = [codec.encode_prompt(text) for text in asked]
-        samples = Decoder(policy, codec).sample(ids, params, config.seed)
+        with dist.whole(policy) as plain:
+            metrics = {"eval/loss": _mean_loss(codec, plain, valid, config)} if valid else {}
+            samples = sample(Decoder(plain, codec), ids, params, config.seed)
         responses = [codec.decode(tokens) for tokens in samples.tokens]
         rows: list[dict[str, Any]] = [
             {"prompt": p, "response": r} for p, r in zip(asked, responses, strict=True)
         ]
         if reward is not None:
-            scores = reward(asked, responses)
+            scores = judge(reward, asked, responses)
             metrics["eval/rm_score"] = sum(scores) / len(scores)
             rows = [row | {"score": score} for row, score in zip(rows, scores, strict=True)]
         run.samples(step, rows[:READ])
