@@ -25,6 +25,7 @@ from instil.errors import InstilError
 from instil.lm.machine import tokens_per_pass
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.train import ppo, rm, sft
+from instil.train import ppo_models as held
 from instil.train.fit import Method, _improve, optimizers
 from instil.train.ppo_config import Config as PPOConfig
 from instil.train.pretrain import text_loss
@@ -242,7 +243,7 @@ def ppo_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
         found.sample = marked("rollout", found.sample)
         return found
 
-    ppo.Decoder = timed_decoder
+    held.Decoder = timed_decoder
     ppo.collect = marked("scoring", ppo.collect)
     models.policy_optimizer.register_step_post_hook(lambda *_: clock.tick())
     steps = iter(range(sys.maxsize))

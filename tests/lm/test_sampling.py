@@ -254,7 +254,7 @@ def test_a_place_is_found_at_every_border_of_sums_that_round():
     weights[torch.rand(100, 40, generator=noise) < 0.3] = 0
     upto = weights.cumsum(1)
     for target in upto.T:
-        for number in (target, target.nextafter(torch.ones(())), target.nextafter(upto[:, 0] * 0)):
+        for number in (target, target.nextafter(torch.ones(())), target.nextafter(torch.zeros(()))):
             place, rest = sampling._place(weights, number)
             assert (weights.gather(1, place[:, None]) > 0).all()
             assert (rest >= 0).all()

@@ -12,6 +12,7 @@ from instil import cli
 from instil.errors import InstilError
 from instil.lm.dropout import set_dropout
 from instil.lm.models import load_policy
+from instil.lm.sampling import Decoder
 from instil.train import ppo
 from instil.train.guards import Limits, check_finite, check_gap
 
@@ -71,7 +72,7 @@ def test_a_value_that_is_not_the_reward_model_is_found(ppo_config_of):
 
 def shift_samples(monkeypatch, off: float, rows=range(16)) -> None:
     """Let the decoder give wrong logprobs of the first tokens of some responses."""
-    sample = ppo.Decoder.sample
+    sample = Decoder.sample
 
     def shifted(*args, **kwargs):
         samples = sample(*args, **kwargs)
@@ -80,7 +81,7 @@ def shift_samples(monkeypatch, off: float, rows=range(16)) -> None:
             found[row][0] -= off
         return replace(samples, logprobs=found)
 
-    monkeypatch.setattr(ppo.Decoder, "sample", shifted)
+    monkeypatch.setattr(Decoder, "sample", shifted)
 
 
 @pytest.mark.parametrize("step", [0, 1])

@@ -21,7 +21,7 @@ from instil.advantages import kl_shaped_rewards
 from instil.lm.batches import batch_indices, stream_batch, text_batch
 from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
-from instil.lm.sampling import Samples
+from instil.lm.sampling import Decoder, Samples
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec, train_tokenizer
 from instil.train import ppo
@@ -75,7 +75,7 @@ def test_the_reward_lands_on_the_last_real_token(ppo_config_of, monkeypatch, pad
         models.codec.pad_id = end
     responses = [[40, 41, end], [42, 43, 44, 45, 46], [end]]
     given = Samples(responses, [[0.0] * len(r) for r in responses], [True, False, True])
-    monkeypatch.setattr(ppo.Decoder, "sample", lambda *args, **kwargs: given)
+    monkeypatch.setattr(Decoder, "sample", lambda *args, **kwargs: given)
     rollout, _ = ppo.collect(models, prompts(3), config, 1, {})
     mask = rollout.sequences.response_mask
     assert mask.sum(1).tolist() == [3, 5, 1]
@@ -256,7 +256,7 @@ def test_masked_cut_off_responses_train_nothing_even_when_that_is_all(
     config = ppo_config_of(truncated="mask", warmup=0, logprob_gap=math.inf)
     models = ppo.load(config)
     given = Samples([[40, 41, 42]] * 16, [[0.0] * 3] * 16, [i < ended for i in range(16)])
-    monkeypatch.setattr(ppo.Decoder, "sample", lambda *args, **kwargs: given)
+    monkeypatch.setattr(Decoder, "sample", lambda *args, **kwargs: given)
     before = {n: p.detach().clone() for n, p in models.policy.named_parameters()}
     found, _ = ppo.ppo_step(models, prompts(), NO_TEXT, config, 1)
     same = all(torch.equal(before[n], p) for n, p in models.policy.named_parameters())
@@ -295,7 +295,7 @@ def test_the_sampled_tokens_are_scored_not_their_text_encoded_again(ppo_config_o
     assert letters != codec.encode_response("It is")[:-1]
     responses = [[*letters, codec.eos_id], codec.encode_response("It is")]
     given = Samples(responses, [[0.0] * len(r) for r in responses], [True, True])
-    monkeypatch.setattr(ppo.Decoder, "sample", lambda *args, **kwargs: given)
+    monkeypatch.setattr(Decoder, "sample", lambda *args, **kwargs: given)
     rollout, texts = ppo.collect(models, [prompts()[0]] * 2, config, 1, {})
     assert texts == ["It is", "It is"]
     assert rollout.sequences.response_mask.sum(1).tolist() == [len(r) for r in responses]

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import sys
+
+import pytest
 import torch
 
+from instil.errors import InstilError
 from instil.lm.models import load_policy
 from instil.runs import Run
 from instil.train import ppo, ppo_models
@@ -86,3 +90,27 @@ def test_the_work_of_a_run_counts_every_pass(ppo_config_of):
     found = ppo_models.work(models, config)
     assert found["tokens"] == 1000 + text
     assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v) + 6 * p * text
+
+
+def test_vllm_is_started_once_and_has_the_weights_of_every_step(ppo_config_of, monkeypatch):
+    class StandIn:
+        def __init__(self, policy, codec, mode):
+            self.modes, self.seen = mode, [policy]
+
+        def update(self, policy):
+            self.seen.append(policy)
+
+    monkeypatch.setattr(ppo_models, "VllmSampler", StandIn)
+    config = ppo_config_of(sampler="vllm")
+    models = ppo_models.load(config)
+    first = models.sampler(models.policy, config)
+    assert models.sampler(models.policy, config) is first
+    assert first.seen == [models.policy, models.policy] and first.modes == "processed_logprobs"
+
+
+def test_without_vllm_the_setting_says_what_to_install(ppo_config_of, monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    config = ppo_config_of(sampler="vllm")
+    models = ppo_models.load(config)
+    with pytest.raises(InstilError, match="vllm"):
+        models.sampler(models.policy, config)

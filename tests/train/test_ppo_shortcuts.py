@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from instil.lm.attention import Packed
+from instil.lm.sampling import Decoder
 from instil.train import ppo
 
 COLORS = ("red", "blue", "green", "pink")
@@ -92,7 +93,7 @@ def test_the_samplers_logprobs_are_taken_when_those_of_a_sixteenth_agree(
     config = ppo_config_of(batch_size=32, minibatch_size=16)
     models = moved(config)
     honest, _ = ppo.collect(models, prompts(32), config, 1, {})
-    sample = ppo.Decoder.sample
+    sample = Decoder.sample
     read = tokens_read(models.policy, monkeypatch)
 
     def shifted(*args, **kwargs):
@@ -100,7 +101,7 @@ def test_the_samplers_logprobs_are_taken_when_those_of_a_sixteenth_agree(
         read.clear()  # what follows is the trainer's
         return replace(samples, logprobs=[[x - off for x in row] for row in samples.logprobs])
 
-    monkeypatch.setattr(ppo.Decoder, "sample", shifted)
+    monkeypatch.setattr(Decoder, "sample", shifted)
     found: ppo.Metrics = {}
     rollout, _ = ppo.collect(models, prompts(32), config, 1, found)
     assert found["rollout/recomputed"] == recomputed

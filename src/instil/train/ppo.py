@@ -30,7 +30,7 @@ from instil.lm.batches import batch_indices, epoch_order, rollout_batch, stream_
 from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
-from instil.lm.sampling import Decoder, SamplingParams
+from instil.lm.sampling import SamplingParams
 from instil.losses import (
     lm_loss,
     masked_mean,
@@ -133,8 +133,8 @@ def collect(
         max_tokens=cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k
     )
     with dist.whole(models.policy) as policy:
-        decoder = Decoder(policy, models.codec, batch_size=cfg.decode_batch_size)
-        samples = sample(decoder, ids, params, seed=cfg.seed * 1_000_003 + step)
+        sampler = models.sampler(policy, cfg)
+        samples = sample(sampler, ids, params, seed=cfg.seed * 1_000_003 + step)
     metrics["time/generate"] = time.monotonic() - started
 
     started = time.monotonic()

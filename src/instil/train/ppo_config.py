@@ -53,6 +53,8 @@ class Config(MemoryConfig):
     """Episodes per optimizer step."""
     epochs: int = 1
     """Passes over a rollout."""
+    sampler: Literal["instil", "vllm"] = "instil"
+    """Who writes the responses; vllm is another package, for one process (docs/vllm.md)."""
     decode_batch_size: int = 128
     """Sequences decoded together."""
     lr: float = 5e-6

@@ -20,8 +20,10 @@ from instil.errors import InstilError
 from instil.lm.adapters import without_adapter
 from instil.lm.models import load_policy, save_policy
 from instil.lm.reward import PythonReward, RewardModel, load_reward
+from instil.lm.sampling import Decoder, Sampler
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
+from instil.lm.vllm import LogprobsMode, VllmSampler
 from instil.records import Prompt
 from instil.runs import Run, model_dir, say
 from instil.train import dist
@@ -65,6 +67,22 @@ class Models:
     state: dict[str, Any] = field(default_factory=dict)
     """Plain values that change: kl_coef, reward_std, steps over a limit, tokens of rollouts."""
 
+    written: VllmSampler | None = None
+    """vLLM, once it has been started."""
+
+    def sampler(self, policy: PreTrainedModel, config: Config) -> Sampler:
+        """Who writes the responses of a step: the built-in decoder, or vLLM with `policy`'s
+        weights of now."""
+        if config.sampler == "instil":
+            return Decoder(policy, self.codec, batch_size=config.decode_batch_size)
+        if self.written is None:
+            truncated = config.top_p < 1 or config.top_k > 0
+            mode: LogprobsMode = "raw_logprobs" if truncated else "processed_logprobs"
+            self.written = VllmSampler(policy, self.codec, mode)
+        else:
+            self.written.update(policy)
+        return self.written
+
     @contextmanager
     def whole_reference(self) -> Iterator[PreTrainedModel]:
         """The reference with all its weights."""
@@ -84,6 +102,10 @@ class Models:
 
 def load(config: Config) -> Models:
     """All four models and both optimizers, at their start."""
+    if config.sampler == "vllm" and dist.ranks() > 1:
+        raise InstilError(
+            "vLLM samples in one process: start without torchrun, or with --sampler instil"
+        )
     source = model_dir(config.model)
     codec = Codec.load(source, config.template)
     policy = load_policy(source, precision=config.precision)
