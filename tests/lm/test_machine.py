@@ -18,7 +18,7 @@ from instil.lm.machine import (
     settle,
     tokens_per_pass,
 )
-from instil.lm.models import load_policy, logprobs, save_policy
+from instil.lm.models import head_is_plain, load_policy, logprobs, save_policy
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.scalar import ScalarModel
 
@@ -113,6 +113,7 @@ def test_a_loaded_model_is_where_models_are(make_policy, codec, tmp_path, monkey
     save_policy(policy, codec, tmp_path / "policy")
     ScalarModel.from_policy(policy, seed=0).save(tmp_path / "scalar", codec)
     monkeypatch.setattr("instil.lm.models.device", lambda: torch.device("meta"))
+    monkeypatch.setattr("instil.lm.models.exchange", lambda model: None)  # makes a pass
     scalars = ScalarModel.from_policy(tmp_path / "policy", 0), ScalarModel.load(tmp_path / "scalar")
     for model in (load_policy(tmp_path / "policy"), make_policy("gpt2"), *scalars):
         assert {weight.device.type for weight in model.parameters()} == {"meta"}
@@ -158,6 +159,7 @@ def test_bf16_is_for_products_and_all_else_stays_fp32(make_policy, pairs, archit
     found = {}
     for precision in ("fp32", "bf16"):
         policy = of_precision(make_policy, precision, architecture)
+        assert head_is_plain(policy)  # found out with a pass in fp32
         with Products() as seen:
             found[precision] = logprobs(
                 policy, batch.tokens, batch.mask, batch.loss_mask, measure=True

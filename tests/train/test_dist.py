@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +26,7 @@ COMMANDS = ("pretrain", "sft", "rm", "ppo")
 
 CHANGES = {
     "pretrain": "--optimizer adamw --lr 1e-3 --epochs 0.2 --eval-every 4",
-    "sft": "--dropout 0 --epochs 1 --eval-prompts 3 --max-response-tokens 6",
+    "sft": "--dropout 0 --lr 3e-4 --epochs 1 --eval-prompts 3 --max-response-tokens 6",
     "rm": "--lr 3e-4 --epochs 0.6",
     "ppo": "--steps 3 --lr 1e-4 --value-lr 1e-4 --batch-size 8 --minibatch-size 4 --max-tokens 6",
 }
@@ -40,6 +41,8 @@ CANCELLED = {
     "rollout/max_abs_dlogp": 1e-5,
 }
 """What is the difference of nearly equal numbers, and so less exact than 1e-6."""
+
+LORA = "--lora-rank 4 --activation-checkpointing"
 
 SCRIPT = """
 import json, sys
@@ -131,6 +134,7 @@ def runs(world, tmp_path_factory) -> Runs:
             *((words("1to2", command), 0) for command in ("sft", "ppo")),
             *((words("2to2", "ppo"), stop) for stop in (2, 0)),
             (words("muon", "pretrain", "--optimizer muon"), 0),
+            *([(words("lora", "sft", LORA), 0)] if find_spec("peft") else []),
             (words(2, "rm"), 0),  # is finished, and so refused
         ],
     )
@@ -195,6 +199,13 @@ def test_muon_learns_as_in_one_process(runs, tmp_path, helpers):
     assert several[0]["loss"] > several[-1]["loss"] + 0.1
     for row, expected in zip(several, one, strict=True):  # its iterations are in bf16
         assert row["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("peft"), reason="needs peft")
+def test_adapters_and_activation_checkpointing_as_in_one_process(runs):
+    assert cli.main(runs.words("lora1", "sft", LORA)) == 0
+    same(runs.of("lora", "sft"), runs.of("lora1", "sft"))
 
 
 @pytest.mark.slow

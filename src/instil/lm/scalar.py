@@ -124,7 +124,7 @@ class ScalarModel(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    head = nn.Linear(weight.shape[1], 1)
+    head = nn.Linear(weight.shape[1], 1, device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight)
         head.bias.copy_(bias)

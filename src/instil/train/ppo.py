@@ -44,7 +44,7 @@ from instil.train import dist
 from instil.train.checkpoint import reseed, save_checkpoint, weights
 from instil.train.data import pretraining_rows
 from instil.train.fit import due
-from instil.train.guards import Limits, check_finite, check_gap, check_start
+from instil.train.guards import Limits, check_finite, check_gap, check_start, largest_gap
 from instil.train.ppo_config import Config
 from instil.train.ppo_models import (
     Models,
@@ -175,7 +175,8 @@ def collect(
         gaps = logprob_gaps(policy, rollout, torch.tensor(checked), cfg.temperature, tokens)
         if gaps["rollout/max_abs_dlogp"] > cfg.logprob_tolerance:
             gaps = logprob_gaps(policy, rollout, everything, cfg.temperature, tokens, keep=True)
-        check_gap(gaps["rollout/max_abs_dlogp"], cfg.logprob_gap, step)
+        allowed = largest_gap(policy) if cfg.logprob_gap is None else cfg.logprob_gap
+        check_gap(gaps["rollout/max_abs_dlogp"], allowed, step)
         metrics |= gaps
         if step == 0:
             with dist.whole(models.value) as value:

@@ -108,8 +108,9 @@ class Config(MemoryConfig):
     logprob_tolerance: float = 1e-3
     """The sampler's logprobs are taken where they differ from the trainer's by no more than this,
     in nats; else the trainer computes all of them again."""
-    logprob_gap: float = 0.01
-    """Largest difference allowed between sampler and trainer, in nats: over it the run stops."""
+    logprob_gap: float | None = None
+    """Largest difference allowed between sampler and trainer, in nats: over it the run stops; 0.01
+    when left out, in bf16 1."""
     max_kl: float = 100.0
     """Stop when the KL per response is over this for `patience` steps."""
     max_truncation: float = 0.95
