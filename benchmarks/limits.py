@@ -4,6 +4,9 @@ A workload's limit is the time that its floor would take: the operations that no
 the rate of a large matrix product, or the bytes that must be moved at the rate of a copy, whichever
 takes longer (a machine can multiply while it reads). Phases that must follow each other, a prompt's
 prefill and its decoding, have a limit each, and these add up.
+
+The large product is torch's own, the same for every implementation under test. Where oneDNN is
+faster than that, instil goes past this limit, and `product_ratio` tells by how much it could.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import synchronize
+from instil.lm.linear import product
 
 FLOATS = 1 << 26
 """256 MiB in fp32, more than any cache holds."""
@@ -34,6 +38,16 @@ def copy_gbps(device: str) -> float:
     target = torch.empty_like(source)
     seconds = _times(lambda: target.copy_(source), device, 7)
     return 2 * source.nbytes / statistics.median(seconds) / 1e9
+
+
+def product_ratio(device: str) -> float:
+    """How many times as fast as torch's own a 2048^3 product of `instil.lm.linear` is."""
+    a, b = torch.randn(2, 2048, 2048, device=device)
+    pairs = [
+        (_times(lambda: torch.mm(a, b.t()), device, 1), _times(lambda: product(a, b), device, 1))
+        for _ in range(7)
+    ]
+    return statistics.median(theirs[0] / ours[0] for theirs, ours in pairs)
 
 
 def rates(shape: Any, device: str, repeats: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ One line of JSON goes to standard output, with the fields of the peer's line (be
     copy_gbps        rate of a copy, measured at the end of the same run
     limit_seconds    least seconds for the floor at the rates of this run (benchmarks/limits.py)
     share_of_limit   limit_seconds over seconds_norm
+    product_ratio    rate of a product of instil's over that of torch's, of which the limit is made
+    share_of_ours    of the limit, had it been made of instil's products
     floor_gbytes     bytes that sampling must move; bandwidth_floor_seconds at the rate of the copy
 
 All else goes to standard error.
@@ -30,7 +32,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.clock import Clock, measure, summary
-from benchmarks.limits import copy_gbps, limit_seconds, rates
+from benchmarks.limits import copy_gbps, limit_seconds, product_ratio, rates
 from benchmarks.run import parse, workloads
 from benchmarks.tasks import TASKS, Task
 from instil.errors import InstilError
@@ -89,10 +91,13 @@ def run(args: Namespace, w: ModuleType) -> dict[str, Any]:
     if args.device != "cpu":
         found["peak_gpu_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
     found["peak_rss_mb"] = peak_rss_mb()  # before the copy's buffers
-    return found | limits(task, found, clock.reference, copy_gbps(args.device))
+    ratio = product_ratio(args.device) if args.device == "cpu" else 1.0
+    return found | limits(task, found, clock.reference, copy_gbps(args.device), ratio)
 
 
-def limits(task: Task, found: dict[str, Any], gflops: float, gbps: float) -> dict[str, Any]:
+def limits(
+    task: Task, found: dict[str, Any], gflops: float, gbps: float, ratio: float
+) -> dict[str, Any]:
     """Floors, shares of the limit, and amounts per second."""
     norm, gflop = found["seconds_norm"], sum(part for part, _ in task.floors.values())
     fields = {
@@ -103,6 +108,8 @@ def limits(task: Task, found: dict[str, Any], gflops: float, gbps: float) -> dic
         "limit_seconds": limit_seconds(task.floors.values(), gflops, gbps),
     }
     fields["share_of_limit"] = fields["limit_seconds"] / norm
+    fields["product_ratio"] = ratio
+    fields["share_of_ours"] = limit_seconds(task.floors.values(), gflops * ratio, gbps) / norm
     if moved := sum(part for _, part in task.floors.values()):
         fields |= {"floor_gbytes": moved, "bandwidth_floor_seconds": moved / gbps}
         fields |= {f"floor_{name}_gflop": part for name, (part, _) in task.floors.items()}

@@ -3,6 +3,7 @@
     python -m benchmarks.run sft --model M --samples 256 --json results.jsonl
     python -m benchmarks.run sft --samples 256 --peer peers/bin/python --peer-variant pad micro4
     python -m benchmarks.run rm --k 9 --prompts 8 --peer peers/bin/python
+    python -m benchmarks.run dpo --samples 128 --peer peers/bin/python
     python -m benchmarks.run generate --eos geometric --peer peers/bin/python
     python -m benchmarks.run ppo --eos none --epochs 1 --peer-ppo peers_ppo/bin/python
     python -m benchmarks.run limits
@@ -38,15 +39,12 @@ BENCH = ROOT.parent / "shared" / "bench"
 PEER_FLAGS = {
     "sft": ("samples", "batch"),
     "rm": ("prompts", "k"),
+    "dpo": ("samples", "batch"),
     "generate": ("prompts", "max_new", "eos"),
     "ppo": ("episodes", "response", "epochs", "eos"),
 }
 """What both sides are told, under the same names."""
 VARIANT_FLAG = {"sft": "--variant", "generate": "--engine"}
-NO_DPO = (
-    "benchmarks: instil has no DPO trainer (losses.py has the loss, no command trains with it), so "
-    "there is nothing of ours to measure"
-)
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -66,6 +64,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     task = tasks.add_parser("rm", parents=[every], help="reward model")
     task.add_argument("--k", type=int, default=4, help="responses of a ranking: 4 or 9")
     task.add_argument("--prompts", type=int, default=32, help="rankings per window")
+    task = tasks.add_parser("dpo", parents=[every], help="direct preference optimization")
+    task.add_argument("--samples", type=int, default=512, help="pairs per window")
+    task.add_argument("--batch", type=int, default=16, help="pairs per optimizer step")
     task = tasks.add_parser("generate", parents=[every], help="sampling")
     task.add_argument("--eos", choices=("none", "geometric"), default="none")
     task.add_argument("--prompts", type=int, default=64, help="prompts per window")
@@ -78,7 +79,6 @@ def parse(argv: list[str]) -> argparse.Namespace:
     task.add_argument("--episodes", type=int, default=128, help="prompts per window")
     task.add_argument("--response", type=int, default=48, help="longest response")
     task.add_argument("--epochs", type=int, default=1, help="passes over a rollout")
-    tasks.add_parser("dpo", parents=[every], help="not yet: says so")
     tasks.add_parser("limits", parents=[every], help="rates of products and copies")
     task = tasks.add_parser("table", help="results as a Markdown table")
     task.add_argument("results", type=Path, help="file written by --json")
@@ -140,8 +140,6 @@ def main(argv: list[str]) -> None:
     if args.task == "table":
         print(markdown(_read(args.results)))
         return
-    if args.task == "dpo":
-        sys.exit(NO_DPO)
     workloads(args.workloads)  # before anything starts
     ours = [sys.executable, "-m", "benchmarks.ours", *argv]
     if not args.peer or args.task == "limits":

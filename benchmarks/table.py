@@ -30,6 +30,8 @@ def workload(line: Line) -> str:
             return f"SFT {model}, {data['samples']} samples"
         case "rm":
             return f"RM {model}, K = {data['k']}, {data['prompts']} rankings"
+        case "dpo":
+            return f"DPO {model}, {data['pairs']} pairs"
         case "generate":
             return f"generate {model}, {data['prompts']} x {data['max_new']}, {ends}"
         case "ppo":

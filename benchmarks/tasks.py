@@ -1,8 +1,8 @@
 """The tasks: what a window does, and what it cannot do without.
 
 The work is that of `workloads.py`; the code is the product's own: the supervised step of
-`train/fit`, the batches and losses of `train/sft` and `train/rm`, `lm/sampling.Decoder`,
-`train/ppo.ppo_step`.
+`train/fit`, the batches and losses of `train/sft`, `train/rm` and `train/dpo`,
+`lm/sampling.Decoder`, `train/ppo.ppo_step`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from benchmarks.stand_ins import Ids, decoder, ppo_models, random_policy, random
 from instil.errors import InstilError
 from instil.lm.machine import tokens_per_pass
 from instil.lm.sampling import Decoder, SamplingParams
-from instil.train import ppo, rm, sft
+from instil.train import dpo, ppo, rm, sft
 from instil.train import ppo_models as held
 from instil.train.fit import Method, _improve, optimizers
 from instil.train.ppo_config import Config as PPOConfig
 from instil.train.pretrain import text_loss
+from instil.train.rankings import Item
 
 LR = 1e-5
 PAIRS_PER_STEP = 16
@@ -130,20 +131,7 @@ def rm_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
     cfg = rm.Config(
         **paths("model", "prompts", "responses", "rankings"), **settings(args, batch_size=per_step)
     )
-    items = [
-        rm.Item(
-            prompt_id=str(number),
-            split="train",
-            group="training",
-            labeler_id="",
-            prompt=ranking["prompt"],
-            responses=ranking["responses"],
-            response_ids=[f"{number}-{k}" for k in range(args.k)],
-            ranks=list(range(1, args.k + 1)),
-            lengths=[len(response) for response in ranking["responses"]],
-        )
-        for number, ranking in enumerate(rankings)
-    ]
+    items = ranked([(ranking["prompt"], ranking["responses"]) for ranking in rankings])
     parts = [items[at : at + per_step] for at in range(0, len(items), per_step)]
     tokens = tokens_per_pass(model.backbone, cfg.micro_batch_tokens)
 
@@ -171,6 +159,63 @@ def rm_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
         fields={"variant": f"rankings_k{args.k}", "data": data}
         | amounts(len(rankings), [ranking["prompt"] for ranking in rankings], responses),
         params=parameters(model),
+    )
+
+
+def dpo_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
+    """DPO: the reference's logprobs of all pairs, then 16 pairs a step, each once in a window."""
+    shape = w.MODELS[args.model]
+    pairs = w.preference_pairs(args.samples, shape.vocab)
+    codec, policy = Ids(w, shape.vocab), random_policy(shape, 0, args.device)
+    cfg = dpo.Config(
+        **paths("model", "prompts", "responses", "rankings"),
+        **settings(args, batch_size=args.batch),
+    )
+    items = ranked([(pair["prompt"], [pair["chosen"], pair["rejected"]]) for pair in pairs])
+    parts = [items[at : at + args.batch] for at in range(0, len(items), args.batch)]
+    tokens = tokens_per_pass(policy, cfg.micro_batch_tokens)
+
+    def refer(several: int) -> None:
+        for number in range(several):
+            parts[number] = dpo.with_reference(
+                parts[number], lambda some: dpo._logprobs(policy, codec, tokens, some)
+            )
+            clock.tick()
+
+    def batches(step: int) -> Sequence[Any]:
+        part = parts[step]
+        return dpo._batches(part, codec, replace(cfg, batch_size=len(part)), tokens, step)
+
+    warm_up, train = supervised(
+        args,
+        clock,
+        policy,
+        len(parts),
+        batches,
+        lambda batch, weight: dpo._loss(policy, cfg, batch, weight),
+        lambda batch: int(batch.lengths.sum()),
+        cfg,
+    )
+
+    def window() -> Phases:
+        refer(len(parts))
+        return train()
+
+    def warmed() -> None:
+        refer(min(2, len(parts)))
+        warm_up()
+
+    responses = [response for item in items for response in item.responses]
+    return Task(
+        warm_up=warmed,
+        window=window,
+        floors={"training": (w.dpo_flops(shape, pairs, shared_prompt=True) / 1e9, 0.0)},
+        fields={
+            "variant": "instil",
+            "data": {"pairs": len(pairs), "batch": args.batch, "steps": len(parts)},
+        }
+        | amounts(len(pairs), [item.prompt for item in items], responses),
+        params=parameters(policy),
     )
 
 
@@ -283,6 +328,24 @@ def ppo_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
     )
 
 
+def ranked(rankings: Sequence[tuple[list[int], list[list[int]]]]) -> list[Item]:
+    """(prompt, responses, best first) as the trainers have them."""
+    return [
+        Item(
+            prompt_id=str(number),
+            split="train",
+            group="training",
+            labeler_id="",
+            prompt=prompt,
+            responses=responses,
+            response_ids=[f"{number}-{k}" for k in range(len(responses))],
+            ranks=list(range(1, len(responses) + 1)),
+            lengths=[len(response) for response in responses],
+        )
+        for number, (prompt, responses) in enumerate(rankings)
+    ]
+
+
 def wanted_lengths(args: Namespace, w: ModuleType, n: int, longest: int) -> list[int]:
     """Tokens of each response."""
     if args.eos == "none":
@@ -339,6 +402,7 @@ def parameters(model: nn.Module) -> int:
 TASKS: dict[str, Callable[[Namespace, Clock, ModuleType], Task]] = {
     "sft": sft_task,
     "rm": rm_task,
+    "dpo": dpo_task,
     "generate": generate_task,
     "ppo": ppo_task,
 }

@@ -88,6 +88,21 @@ def test_an_interruption_says_how_to_go_on(command, capsys):
     assert capsys.readouterr().err == "instil try: interrupted; the same command resumes\n"
 
 
+@pytest.mark.parametrize("name", ["demo", "loop", "try"])
+def test_what_is_for_one_process_says_so_once_under_torchrun(name, command, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        said.append((main([name]), capsys.readouterr().err))
+    # a rank that failed in silence could end rank 0 before it has said why
+    told = f"instil {name}: runs in one process; start it without torchrun\n"
+    assert said == [(1, told), (0, "")]
+    assert command.ran == []
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(["try"]) == 0
+
+
 def test_our_own_bug_stays_loud(command):
     command.run = raising(ZeroDivisionError("ours"))
     with pytest.raises(ZeroDivisionError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from instil.losses import (
     dpo_loss,
     lm_loss,
     masked_mean,
+    pair_shares,
     ppo_policy_loss,
     ppo_value_loss,
     ranking_accuracy,
@@ -210,17 +212,71 @@ def test_ranking_accuracy_counts_right_pairs_and_half_of_equal_scores():
     assert pairs.tolist() == [3.0, 5.0]
 
 
+def test_pair_shares_by_hand():
+    # 3 responses: pairs (a b) (a c) (b c). With the tie b = c: (a b) (a c). The last has no pair.
+    ranks = torch.tensor([[1, 2, 3], [1, 2, 2], [2, 2, 0]])
+    better, worse = pair_shares(ranks)
+    third = 1 / 3
+    assert better.flatten().tolist() == pytest.approx([2 * third, third, 0, 1, 0, 0, 0, 0, 0])
+    assert worse.flatten().tolist() == pytest.approx([0, third, 2 * third, 0, 0.5, 0.5, 0, 0, 0])
+
+
 def test_dpo_loss_of_one_pair():
     # log-ratios: chosen -1 + 2 = 1, rejected -3 + 2 = -1; margin 0.5 * 2 = 1
     # -log sigmoid(1) = 0.313262
-    one = torch.tensor([-1.0]), torch.tensor([-3.0]), torch.tensor([-2.0]), torch.tensor([-2.0])
-    assert dpo_loss(*one, beta=0.5).item() == pytest.approx(0.313262, abs=1e-6)
-    assert dpo_loss(*one, beta=0.5, total=4).item() == pytest.approx(0.313262 / 4, abs=1e-6)
+    logprobs, reference = torch.tensor([[-1.0, -3.0]]), torch.tensor([[-2.0, -2.0]])
+    one = logprobs, reference, torch.tensor([[1, 2]])
+    loss, rewards = dpo_loss(*one, beta=0.5)
+    assert loss.item() == pytest.approx(0.313262, abs=1e-6)
+    assert rewards.tolist() == [[0.5, -0.5]]
+    assert dpo_loss(*one, beta=0.5, total=4)[0].item() == pytest.approx(0.313262 / 4, abs=1e-6)
+    # a tenth of the labels wrong: 0.9 * 0.313262 + 0.1 * -log sigmoid(-1) = 0.1 * 1.313262
+    smooth, _ = dpo_loss(*one, beta=0.5, label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(0.413262, abs=1e-6)
+
+
+def test_dpo_loss_of_rankings_with_a_tie_and_padding():
+    # rewards at beta 0.1: 2 0 1 ranked 1 3 3 (the tie makes no pair), and 4 0 with padding
+    # first: margins 2 and 1, (0.126928 + 0.313262) / 2 = 0.220095; second: margin 4, 0.018150
+    reference = torch.tensor([[-50.0, -40.0, -30.0], [-7.0, -9.0, math.nan]])
+    logprobs = reference + torch.tensor([[20.0, 0.0, 10.0], [40.0, 0.0, math.inf]])
+    ranks = torch.tensor([[1, 3, 3], [1, 2, 0]])
+    loss, _ = dpo_loss(logprobs, reference, ranks, beta=0.1)
+    assert loss.item() == pytest.approx((0.220095 + 0.018150) / 2, abs=1e-6)
 
 
 def test_dpo_starts_at_log_2():
-    same = normal(0, 5), normal(1, 5)
-    assert dpo_loss(*same, *same, beta=0.1).item() == pytest.approx(math.log(2), abs=1e-12)
+    same, ranks = normal(0, 5, 3), torch.tensor([[1, 2, 3]] * 5)
+    for smoothing in (0.0, 0.3):
+        loss, _ = dpo_loss(same, same, ranks, 0.1, smoothing)
+        assert loss.item() == pytest.approx(math.log(2), abs=1e-12)
+
+
+@given(seeds, st.integers(1, 6), st.integers(2, 9), st.sampled_from([0.0, 0.2]))
+def test_dpo_loss_is_the_brute_force_mean_over_pairs(seed, prompts, responses, smoothing):
+    logprobs, reference = (20 * normal(seed + k, prompts, responses) for k in range(2))
+    ranks = random_ranks(seed, prompts, responses)
+    means = []
+    for now, before, order in zip(logprobs, reference, ranks, strict=True):
+        pairs = []
+        for i, j in ((i, j) for i in range(responses) for j in range(responses)):
+            if 0 < order[i] < order[j]:
+                margin = 0.3 * ((now[i] - before[i]) - (now[j] - before[j])).item()
+                right = math.log1p(math.exp(-abs(margin))) + max(-margin, 0.0)
+                pairs.append((1 - smoothing) * right + smoothing * (right + margin))
+        if pairs:
+            means.append(sum(pairs) / len(pairs))
+    loss, _ = dpo_loss(logprobs, reference, ranks, 0.3, smoothing)
+    assert loss.item() == pytest.approx(sum(means) / len(means) if means else 0.0, abs=1e-9)
+
+
+def test_dpo_loss_is_the_ranking_loss_of_its_rewards():
+    # so that what holds for copies, padding and micro-batches of the one holds for the other
+    logprobs, reference = normal(0, 6, 4), normal(1, 6, 4)
+    ranks = random_ranks(2, 6, 4)
+    loss, rewards = dpo_loss(logprobs, reference, ranks, 0.1, total=9)
+    assert loss.item() == pytest.approx(ranking_loss(rewards, ranks, total=9).item(), abs=1e-14)
+    assert not rewards.requires_grad
 
 
 def test_ppo_clip_for_both_signs_of_the_advantage():
@@ -306,8 +362,10 @@ def test_gradients_of_token_losses(loss):
 def test_gradients_of_the_other_losses():
     ranks = torch.tensor([[1, 2, 2, 0], [3, 1, 2, 4]])
     assert gradcheck(lambda x: ranking_loss(x, ranks), normal(0, 2, 4).requires_grad_())
-    pairs = [normal(k, 3).requires_grad_() for k in range(4)]
-    assert gradcheck(lambda *x: dpo_loss(*x, beta=0.3), pairs)
+    both = [normal(k, 2, 4).requires_grad_() for k in range(2)]
+    for smoothing in (0.0, 0.2):
+        dpo = partial(dpo_loss, ranks=ranks, beta=0.3, label_smoothing=smoothing)
+        assert gradcheck(lambda *x, dpo=dpo: dpo(*x)[0], both)
     tokens = torch.tensor([1, 0, 4])
     assert gradcheck(lambda x: token_logprobs(x, tokens, 0.7), normal(0, 3, 5).requires_grad_())
 

@@ -9,6 +9,7 @@ Exit status: 0 done, 1 a mistake that the message says how to mend, 2 a wrong co
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -23,6 +24,7 @@ COMMANDS = {
     "sft": ("instil.train.sft", "train on demonstrations"),
     "sample": ("instil.lm.sample", "write responses of a model to prompts"),
     "rm": ("instil.train.rm", "train a reward model on rankings"),
+    "dpo": ("instil.train.dpo", "train on rankings without a reward model (DPO)"),
     "ppo": ("instil.train.ppo", "train against a reward model (PPO, PPO-ptx)"),
     "report": ("instil.report", "make one HTML page of a directory of runs"),
     "env": ("instil.env", "print versions for a bug report"),
@@ -38,10 +40,13 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"instil: no command {name!r}{nearest(name, COMMANDS)}", file=sys.stderr)
         return 2
+    where = COMMANDS[name][0]
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not where.startswith("instil.train."):
+        return _one_is_enough(name)
     try:
         from instil.config import from_command_line
 
-        command = import_module(COMMANDS[name][0])
+        command = import_module(where)
         command.run(from_command_line(name, command.Config, rest))
     except InstilError as error:
         print(f"instil {name}: {error}", file=sys.stderr)
@@ -50,6 +55,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"instil {name}: interrupted; the same command resumes", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_is_enough(name: str) -> int:
+    """Refuse a command that torchrun started several times: each would do all of the work, in the
+    same files. Rank 0 says so; torchrun would end it before that if another rank failed."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    print(f"instil {name}: runs in one process; start it without torchrun", file=sys.stderr)
+    return 1
 
 
 def _help(argv: list[str]) -> int:

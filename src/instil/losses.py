@@ -76,9 +76,7 @@ def ranking_loss(scores: Tensor, ranks: Tensor, total: float | Tensor | None = N
     (36 pairs) weighs as much as one with K = 4 (6 pairs).
     """
     margin, pair_mask = _pairs(scores, ranks)
-    pairs = pair_mask.sum(dim=(1, 2))
-    per_prompt = (-F.logsigmoid(margin) * pair_mask).sum(dim=(1, 2)) / pairs.clamp(min=1)
-    return masked_mean(per_prompt, pairs > 0, total)
+    return _mean_over_pairs(-F.logsigmoid(margin), pair_mask, total)
 
 
 def ranking_accuracy(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,26 +93,47 @@ def ranking_accuracy(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     return (right * pairs).sum(dim=(1, 2)), pairs.sum(dim=(1, 2))
 
 
-def dpo_loss(
-    chosen: Tensor,
-    rejected: Tensor,
-    ref_chosen: Tensor,
-    ref_rejected: Tensor,
-    beta: float,
-    total: float | Tensor | None = None,
-) -> Tensor:
-    """Direct preference optimization: the ranking loss on scores implied by the policy.
+def pair_shares(ranks: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the pairs of a prompt, in which share each response is the better, and the worse one.
 
-    chosen, rejected          (B,)  summed log-probability of each response under the policy
-    ref_chosen, ref_rejected  (B,)  the same under the SFT policy
-    beta                      weight of the KL to the SFT policy
-    total                     pairs over all micro-batches and processes
+    ranks  (B, K)  as in `ranking_loss`
 
-    Returns the mean of -log sigmoid(beta (chosen - ref_chosen - rejected + ref_rejected))
-    [Rafailov et al. 2023, eq. 7].
+    Both are (B, K) float32 and add up to 1 over a prompt (0 where it has no pair), so that the sum
+    of `better * x` is the mean of x over the better ones of all pairs.
     """
-    margin = beta * ((chosen - ref_chosen) - (rejected - ref_rejected))
-    return _divide(-F.logsigmoid(margin).sum(), margin.numel() if total is None else total)
+    pair_mask = _better(ranks)
+    pairs = pair_mask.sum(dim=(1, 2)).clamp(min=1)[:, None]
+    return pair_mask.sum(dim=2) / pairs, pair_mask.sum(dim=1) / pairs
+
+
+def dpo_loss(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    ranks: Tensor,
+    beta: float,
+    label_smoothing: float = 0.0,
+    total: float | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Direct preference optimization: the ranking loss on the rewards that a policy implies.
+
+    logprobs         (B, K)  of each whole response under the policy: the sum over its tokens
+    ref_logprobs     (B, K)  the same under the reference, the SFT policy
+    ranks            (B, K)  as in `ranking_loss`
+    beta             weight of the KL to the reference
+    label_smoothing  share of the pairs that are taken to be labelled the wrong way round
+                     [Mitchell 2023, "conservative DPO"]
+    total            prompts with at least one pair over all micro-batches and processes
+
+    Returns the loss and the rewards (B, K) beta (logprobs - ref_logprobs), detached. The loss is,
+    over prompts, the mean of the mean over pairs of -log sigmoid(reward of the better - reward of
+    the worse)  [Rafailov et al. 2023, eq. 7]. As in `ranking_loss` all pairs of a prompt together
+    weigh as one, so a single pair is the paper's case.
+    """
+    rewards = beta * (logprobs - ref_logprobs)
+    margin, pair_mask = _pairs(rewards, ranks)
+    right, wrong = -F.logsigmoid(margin), -F.logsigmoid(-margin)
+    each = (1 - label_smoothing) * right + label_smoothing * wrong
+    return _mean_over_pairs(each, pair_mask, total), rewards.detach()
 
 
 def ppo_policy_loss(
@@ -194,10 +213,18 @@ def _divide(amount: Tensor, total: float | Tensor) -> Tensor:
 
 def _pairs(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """(B, K, K): the margin of i over j, and whether the ranks put i before j."""
-    present = ranks > 0
-    scores = _present(scores, present)
-    better = ranks[:, :, None] < ranks[:, None, :]
-    return (
-        scores[:, :, None] - scores[:, None, :],
-        better & present[:, :, None] & present[:, None, :],
-    )
+    scores = _present(scores, ranks > 0)
+    return scores[:, :, None] - scores[:, None, :], _better(ranks)
+
+
+def _better(ranks: Tensor) -> Tensor:
+    """(B, K, K): whether i and j are present and i is before j."""
+    before = ranks[:, :, None] < ranks[:, None, :]
+    return before & (ranks > 0)[:, :, None]  # so j, with a higher rank, is present too
+
+
+def _mean_over_pairs(each: Tensor, pair_mask: Tensor, total: float | Tensor | None) -> Tensor:
+    """Scalar: over prompts, the mean of the mean over pairs of `each` (B, K, K)."""
+    pairs = pair_mask.sum(dim=(1, 2))
+    per_prompt = (each * pair_mask).sum(dim=(1, 2)) / pairs.clamp(min=1)
+    return masked_mean(per_prompt, pairs > 0, total)

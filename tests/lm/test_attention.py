@@ -251,11 +251,11 @@ def test_what_cannot_be_packed_says_so_once_and_is_right_in_padded_batches(confi
     assert not capsys.readouterr().err
 
 
-def test_an_attention_that_was_asked_for_is_kept(capsys):
+def test_another_attention_than_the_fused_one_is_kept(capsys):
     model = make(FAMILIES["llama"](), implementation="eager")
     exchange(model)
     assert model.config._attn_implementation == "eager"
-    assert not capsys.readouterr().err
+    assert "its attention cannot be exchanged" in capsys.readouterr().err
 
 
 @torch.no_grad()
@@ -285,3 +285,15 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, monkeypatch):
     assert len(reads) == 2
     check_gradients(model, again, plain)
     assert len(reads) == 4  # both layers were read again on the way back
+
+
+def test_a_piece_that_nobody_reads_fills_up_the_row(model):
+    pieces = [[1 + i + j for j in range(30 + i)] for i in range(8)]
+    packed = Packed.of(pieces, [-1, 0, 0, -1, -1, -1, -1, -1])
+    filled = packed.filled()
+    assert len(packed.tokens) == 268
+    assert len(filled.tokens) == len(filled.positions) == sum(filled.lengths) == 320
+    found = hidden_states(model.base_model, filled)[:268]
+    torch.testing.assert_close(found, hidden_states(model.base_model, packed))
+    for other in (Packed.of(pieces[:7]), Packed.of([[1] * 60] * 5), filled):  # 231 tokens, 300, 320
+        assert other.filled() is other

@@ -114,6 +114,7 @@ def test_a_loaded_model_is_where_models_are(make_policy, codec, tmp_path, monkey
     ScalarModel.from_policy(policy, seed=0).save(tmp_path / "scalar", codec)
     monkeypatch.setattr("instil.lm.models.device", lambda: torch.device("meta"))
     monkeypatch.setattr("instil.lm.models.exchange", lambda model: None)  # makes a pass
+    monkeypatch.setattr("instil.lm.models.reads_on", lambda model: True)
     scalars = ScalarModel.from_policy(tmp_path / "policy", 0), ScalarModel.load(tmp_path / "scalar")
     for model in (load_policy(tmp_path / "policy"), make_policy("gpt2"), *scalars):
         assert {weight.device.type for weight in model.parameters()} == {"meta"}

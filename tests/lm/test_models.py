@@ -1,19 +1,24 @@
 import copy
 import gzip
+import json
 
 import pytest
 import torch
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
     Gemma2Config,
     GenerationConfig,
+    OpenAIGPTConfig,
 )
 
 from instil.errors import InstilError
 from instil.lm import head
+from instil.lm.attention import packs
 from instil.lm.batches import prompt_batch, rollout_batch, text_batch
 from instil.lm.models import load_policy, logprobs, new_policy, read, save_policy
+from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 
@@ -197,22 +202,78 @@ def test_what_cannot_be_predicted_is_refused(policy):
         logprobs(policy, long, long > 0, torch.arange(65)[None] > 0)
 
 
-def test_an_architecture_that_caps_its_logits(pairs):
-    config = Gemma2Config(
-        vocab_size=300,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        final_logit_softcapping=0.05,
-    )
+GEMMA_2 = Gemma2Config(
+    vocab_size=300,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    head_dim=16,
+    sliding_window=8,
+    final_logit_softcapping=0.05,
+)
+"""Caps its logits, and those of attention too, and so has no fused attention."""
+
+
+def of_config(config):
+    """A model of transformers whose random weights are large enough for mistakes to show."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() == 2:
+                weight.mul_(8)
+    return model
+
+
+def test_an_architecture_that_caps_its_logits(pairs):
+    model = of_config(GEMMA_2)
     found = of_rollout(model, pairs, 1)
     for row, pair in zip(found, pairs, strict=True):
         assert torch.allclose(row[row != 0], plain_logprobs(model, *pair), atol=1e-5)
+
+
+def test_an_architecture_without_fused_attention_is_loaded_for_the_plain_way(
+    pairs, codec, tmp_path, capsys
+):
+    theirs = of_config(GEMMA_2)
+    save_policy(theirs, codec, tmp_path)
+    ours = load_policy(tmp_path)
+    assert ours.config._attn_implementation == "eager"
+    assert capsys.readouterr().err.count("Gemma2ForCausalLM: its attention cannot be exch") == 1
+    for row, pair in zip(of_rollout(ours, pairs, 1), pairs, strict=True):
+        assert torch.allclose(row[row != 0], plain_logprobs(theirs, *pair), atol=1e-5)
+    prompts = [prompt for prompt, _ in pairs]
+    samples = Decoder(ours, codec).sample(prompts, SamplingParams(max_tokens=12), seed=0)
+    for found, *pair in zip(samples.logprobs, prompts, samples.tokens, strict=True):
+        assert torch.allclose(torch.tensor(found), plain_logprobs(theirs, *pair), atol=1e-5)
+
+
+def test_the_attention_that_a_directory_asks_for_is_ignored(policy, codec, tmp_path):
+    # it may name code that is not there, or that would have to be fetched
+    save_policy(policy, codec, tmp_path)
+    file = tmp_path / "config.json"
+    asked = json.loads(file.read_text()) | {"attn_implementation": "flash_attention_2"}
+    file.write_text(json.dumps(asked))
+    assert packs(load_policy(tmp_path))
+
+
+SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BertConfig(**SMALL, intermediate_size=64, eos_token_id=0),  # its tokens look ahead
+        OpenAIGPTConfig(vocab_size=300, n_embd=32, n_layer=2, n_head=2),  # has no cache
+    ],
+    ids=["bert", "openai-gpt"],
+)
+def test_an_architecture_that_cannot_be_sampled_from_is_refused(config, codec, tmp_path):
+    save_policy(of_config(config), codec, tmp_path)
+    with pytest.raises(InstilError, match=r"cannot go on from a cache.*such as Llama"):
+        load_policy(tmp_path)
 
 
 def test_a_new_policy_is_a_function_of_its_seed_and_leaves_the_world_alone():

@@ -92,6 +92,8 @@ def test_missing_parts_are_named(saved, tmp_path):
     assert "no such directory" in refusal(tmp_path / "absent")
     (saved / "adapter_config.json").write_text("{}")
     assert "merge it into its base model" in refusal(saved)
+    with pytest.raises(InstilError, match="merge it into its base model"):
+        Codec.load(saved)  # commands open the tokenizer first
     (saved / "adapter_config.json").unlink()
     weights = (saved / "model.safetensors").read_bytes()
     (saved / "model.safetensors").unlink()

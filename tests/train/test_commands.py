@@ -13,8 +13,14 @@ import pytest
 
 from instil import cli
 
-COMMANDS = ("pretrain", "sft", "rm", "ppo")
-INPUT = {"pretrain": "--text", "sft": "--demonstrations", "rm": "--rankings", "ppo": "--prompts"}
+COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo")
+INPUT = {
+    "pretrain": "--text",
+    "sft": "--demonstrations",
+    "rm": "--rankings",
+    "dpo": "--rankings",
+    "ppo": "--prompts",
+}
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def test_a_wrong_path_is_named_and_leaves_no_run_behind(command, world, tmp_path
     assert not out.exists()
 
 
-@pytest.mark.parametrize("command", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["sft", "rm", "dpo", "ppo"])
 def test_a_wrong_model_is_named_and_the_mended_command_starts_in_its_place(
     command, world, tmp_path, fails
 ):
@@ -188,7 +194,7 @@ def test_a_second_trainer_on_one_run_directory_is_told_who_holds_it(
     assert helpers.fingerprint(out) == helpers.fingerprint(reference("ppo"))
 
 
-@pytest.mark.parametrize("command", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["sft", "rm", "dpo", "ppo"])
 def test_a_tokenizer_without_an_end_token_is_refused(command, world, tmp_path, fails):
     flag = "--model"
     words = world.arguments(command, tmp_path / "out")
@@ -205,7 +211,7 @@ def test_a_tokenizer_without_an_end_token_is_refused(command, world, tmp_path, f
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["sft", "rm"])
+@pytest.mark.parametrize("command", ["sft", "rm", "dpo"])
 def test_a_prompts_file_without_the_needed_prompt(command, world, tmp_path, fails):
     lines = world.prompts.read_text().splitlines()
     short = tmp_path / "prompts.jsonl"

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -22,13 +21,14 @@ from safetensors.torch import load_file
 from instil import cli
 from instil.train import dist
 
-COMMANDS = ("pretrain", "sft", "rm", "ppo")
+COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo")
 
 CHANGES = {
     "pretrain": "--optimizer adamw --lr 1e-3 --epochs 0.2 --eval-every 4",
     "sft": "--dropout 0 --lr 3e-4 --epochs 1 --eval-prompts 3 --max-response-tokens 6",
     "rm": "--lr 3e-4 --epochs 0.6",
-    "ppo": "--steps 3 --lr 1e-4 --value-lr 1e-4 --batch-size 8 --minibatch-size 4 --max-tokens 6",
+    "dpo": "--lr 3e-4 --epochs 0.6",
+    "ppo": "--steps 2 --lr 1e-4 --value-lr 1e-4 --batch-size 8 --minibatch-size 4 --max-tokens 6",
 }
 """Short runs without dropout, whose random numbers depend on how a batch is divided, at rates at
 which the optimizer does not blow up the rounding of small gradients."""
@@ -45,26 +45,35 @@ CANCELLED = {
 LORA = "--lora-rank 4 --activation-checkpointing"
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 import torch
+from torch.multiprocessing import start_processes
 from instil import cli
 from instil.runs import Run
+from instil.train import dpo, ppo, pretrain, rm, sft  # once: in each process it would take seconds
+
+log = Run.log
+
+def all_runs(rank, count, todo):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    torch.distributed.init_process_group("gloo")  # one for all runs: each would take a second
+    for words, stop in todo:
+        def and_stop(run, step, metrics, stop=stop):
+            log(run, step, metrics)
+            run.stop_requested = step == stop
+        Run.log = and_stop  # rank 0's alone: the ranks must agree to stop
+        try:
+            status = cli.main(words)
+        except SystemExit as ended:
+            status = ended.code
+        if status not in (0, 130):
+            sys.exit(status)
 
 torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo")  # one for all runs: each would take a second
-log = Run.log
-for words, stop in json.loads(sys.argv[1]):
-    def and_stop(run, step, metrics, stop=stop):
-        log(run, step, metrics)
-        run.stop_requested = step == stop
-    Run.log = and_stop  # rank 0's alone: the ranks must agree to stop
-    try:
-        status = cli.main(words)
-    except SystemExit as ended:
-        status = ended.code
-    if status not in (0, 130):
-        sys.exit(status)
+for count, todo in json.loads(sys.argv[1]):
+    start_processes(all_runs, (count, todo), nprocs=count, start_method="fork")
 """
+"""Ranks that are forks of one process, where torchrun starts each by itself."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +83,18 @@ class Runs:
     root: Path
     words: Callable[..., list[str]]
     printed: str
-    """What two processes wrote to the standard error."""
+    """What several processes wrote to the standard error."""
 
     def of(self, count: int | str, command: str) -> Path:
         return self.root / f"{count}-{command}"
 
 
-def torchrun(count: int, *arguments: str, **kwargs: Any) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Python with `arguments`, and a port on which ranks can find each other."""
     port = str(random.randint(20_000, 60_000))
-    start = [sys.executable, "-m", "torch.distributed.run", "--master-port", port]
+    own = {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     return subprocess.Popen(
-        [*start, f"--nproc-per-node={count}", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **kwargs,
+        [sys.executable, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ | own
     )
 
 
@@ -97,16 +103,8 @@ def runs(world, tmp_path_factory) -> Runs:
     root = tmp_path_factory.mktemp("dist")
 
     def words(count: int | str, command: str, more: str = "") -> list[str]:
-        start = world.arguments(command, root / f"{count}-{command}")
-        return [*start, *CHANGES[command].split(), *more.split()]
-
-    def several(count: int, todo: list[tuple[list[str], int]]) -> str:
-        script = root / "script.py"
-        script.write_text(SCRIPT)
-        done = torchrun(count, str(script), json.dumps(todo))
-        printed = done.communicate(timeout=120)[1]
-        assert (done.returncode != 0) == ("never overwritten" in printed), printed
-        return printed
+        own = world.arguments(command, root / f"{count}-{command}")
+        return [*own, *CHANGES[command].split(), *more.split()]
 
     def one(count: str, command: str, stop: int = 0) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -125,22 +123,22 @@ def runs(world, tmp_path_factory) -> Runs:
     for command in COMMANDS:
         one("1", command)
     for command in ("sft", "ppo"):
-        one("1to2", command, stop=2)
-    printed = several(
-        2,
-        [
-            *((words(2, command), 0) for command in COMMANDS),
-            *((words("2to1", command), 2) for command in ("sft", "ppo")),
-            *((words("1to2", command), 0) for command in ("sft", "ppo")),
-            *((words("2to2", "ppo"), stop) for stop in (2, 0)),
-            (words("muon", "pretrain", "--optimizer muon"), 0),
-            *([(words("lora", "sft", LORA), 0)] if find_spec("peft") else []),
-            (words(2, "rm"), 0),  # is finished, and so refused
-        ],
-    )
+        one("1to2", command, stop=1)
+    two = [
+        *((words(2, command), 0) for command in COMMANDS),
+        *((words("2to1", command), 1) for command in ("sft", "ppo")),
+        *((words("1to2", command), 0) for command in ("sft", "ppo")),
+        *((words("2to2", "ppo"), stop) for stop in (1, 0)),
+        (words("muon", "pretrain", "--optimizer muon"), 0),
+        *([(words("lora", "sft", LORA), 0)] if find_spec("peft") else []),
+    ]
+    four = [(words(4, command), 0) for command in COMMANDS]
+    four.append((words(4, "rm"), 0))  # is finished, and so refused
+    done = start("-c", SCRIPT, json.dumps([(2, two), (4, four)]))
+    printed = done.communicate(timeout=240)[1]
+    assert done.returncode and "never overwritten" in printed, printed
     for command in ("sft", "ppo"):
         one("2to1", command)
-    several(4, [(words(4, command), 0) for command in COMMANDS])
     return Runs(root, words, printed)
 
 
@@ -212,14 +210,15 @@ def test_adapters_and_activation_checkpointing_as_in_one_process(runs):
 def test_a_mistake_is_told_once_with_the_rank(runs):
     lines = [line for line in runs.printed.splitlines() if "never overwritten" in line]
     assert len(lines) == 1
-    assert lines[0].startswith("instil rm: rank 0 of 2, before the first step: ")
-    assert runs.printed.count("rankings to train on") == 1  # the others are silent
+    assert lines[0].startswith("instil rm: rank 0 of 4, before the first step: ")
+    assert runs.printed.count("rankings to train on") == 4  # of rm and dpo; the others are silent
 
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_the_run_with_one_line_that_names_it(world, tmp_path):
     words = [*world.arguments("ppo", tmp_path / "ppo"), "--steps", "5000"]
-    done = torchrun(2, "-m", "instil", *words)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    done = start(*torchrun, "-m", "instil", *words)
     try:
         metrics = tmp_path / "ppo" / "metrics.jsonl"
         while not metrics.exists():

@@ -14,7 +14,7 @@ from instil.lm.dropout import set_dropout
 from instil.lm.models import load_policy
 from instil.lm.sampling import Decoder
 from instil.train import ppo
-from instil.train.guards import Limits, check_finite, check_gap
+from instil.train.guards import Limits, check_finite, check_gap, check_start
 
 FINE = {
     "objective/kl": 1.0,
@@ -122,6 +122,24 @@ def test_a_gap_up_to_the_limit_is_allowed():
     check_gap(0.01, allowed=0.01, step=3)
     with pytest.raises(InstilError, match=r"step 3: .* by 0\.011 \(allowed: 0\.01\)"):
         check_gap(0.011, allowed=0.01, step=3)
+
+
+def test_what_is_no_number_is_no_agreement(ppo_config_of, monkeypatch):
+    shift_samples(monkeypatch, math.nan)
+    config = ppo_config_of()
+    with pytest.raises(InstilError, match=r"step 1: .* by nan .*weights that are not finite"):
+        ppo.collect(ppo.load(config), prompts(config), config, 1, {})
+
+
+@pytest.mark.parametrize(("broken", "told"), [("policy", "ratio"), ("reference", "KL")])
+def test_a_start_whose_logprobs_are_no_numbers_is_found(ppo_config_of, broken, told):
+    config = ppo_config_of()
+    models = ppo.load(config)
+    rollout, _ = ppo.collect(models, prompts(config), config, 1, {})
+    rollout = replace(rollout, ref_logprobs=rollout.logprobs.clone())
+    (rollout.logprobs if broken == "policy" else rollout.ref_logprobs)[0, 0] = math.nan
+    with pytest.raises(InstilError, match=rf"the {told} is not .* by nan"):
+        check_start(models.policy, models.value, rollout, 1.0, 512, value_is_reward=False)
 
 
 def test_the_value_at_the_last_token_is_the_reward_models_score(ppo_config_of):

@@ -54,7 +54,7 @@ def adapted(world, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("command", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["sft", "rm", "dpo", "ppo"])
 def test_a_lora_run_that_was_stopped_ends_as_one_that_was_not(
     command, adapted, world, helpers, tmp_path, monkeypatch
 ):
@@ -74,10 +74,10 @@ def test_a_lora_run_that_was_stopped_ends_as_one_that_was_not(
     assert (tmp_path / command / name).read_bytes() == (whole / name).read_bytes()
 
 
-@pytest.mark.parametrize("command", ["sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["sft", "rm", "dpo", "ppo"])
 def test_final_is_plain_and_is_what_peft_makes_of_base_and_adapter(command, adapted, world):
     run = adapted(command)
-    base = {"sft": world.root / "base", "rm": world.sft, "ppo": world.sft}[command] / "final"
+    base = (world.root / "base" if command == "sft" else world.sft) / "final"
     if command == "rm":
         more = {"num_labels": 1, "pad_token_id": 0}
         kind = AutoModelForSequenceClassification
@@ -92,7 +92,7 @@ def test_final_is_plain_and_is_what_peft_makes_of_base_and_adapter(command, adap
     assert not any("lora" in name for name in load_file(run / "final" / "model.safetensors"))
 
 
-@pytest.mark.parametrize(("command", "name"), [("sft", "loss"), ("rm", "loss")])
+@pytest.mark.parametrize(("command", "name"), [("sft", "loss"), ("rm", "loss"), ("dpo", "loss")])
 def test_adapters_learn(command, name, adapted, helpers):
     first, *_, last = helpers.metrics(adapted(command))
     assert last[name] < 0.95 * first[name]
@@ -197,7 +197,7 @@ def test_checkpointed_activations_change_memory_alone(world, dropout, rank, kind
         assert passed(copy.deepcopy(source), settings, dropout_seed=4)[0] != loss
 
 
-@pytest.mark.parametrize("command", ["pretrain", "sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["pretrain", "sft", "rm", "dpo", "ppo"])
 def test_a_run_with_checkpointed_activations_ends_as_one_without(
     command, world, reference, helpers, tmp_path
 ):

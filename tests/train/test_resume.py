@@ -14,7 +14,7 @@ import pytest
 
 from instil import cli
 
-COMMANDS = ("pretrain", "sft", "rm", "ppo")
+COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 
 import pytest
 import torch
@@ -14,36 +13,7 @@ from instil.lm.reward import load_reward
 from instil.lm.scalar import ScalarModel
 from instil.records import Demonstration, Prompt
 from instil.train import rm
-from instil.train.rm import Item, pair_accuracy, pair_calibration
-
-
-def item(prompt_id: str, ranks: list[int], lengths: Sequence[int] = ()) -> Item:
-    return Item(
-        prompt_id=prompt_id,
-        split="valid",
-        group="training",
-        labeler_id="ann",
-        prompt=[1],
-        responses=[[2]] * len(ranks),
-        response_ids=[f"{prompt_id}-{i}" for i in range(len(ranks))],
-        ranks=ranks,
-        lengths=list(lengths),
-    )
-
-
-def test_pair_accuracy_by_hand():
-    # ranks 1 2 2 with scores 3 5 1: pairs (a b) wrong, (a c) right, the tie (b c) makes none
-    # ranks 2 1 with scores 4 4: equal scores count half
-    found = pair_accuracy([item("p", [1, 2, 2]), item("q", [2, 1])], [[3, 5, 1], [4, 4]])
-    assert found.mean == pytest.approx((0 + 1 + 0.5) / 3)
-    assert (found.n, found.clusters) == (3, 2)
-
-
-def test_pair_calibration_by_hand():
-    # margins -2 (lost), 2 (won) and 0 (half): sigmoid 0.8808, 0.8808 and 0.5; the first two share a
-    # bin with mean outcome 0.5, the third is right
-    found = pair_calibration([item("p", [1, 2, 2]), item("q", [2, 1])], [[3, 5, 1], [4, 4]])
-    assert found == pytest.approx(2 * (0.880797 - 0.5) / 3, abs=1e-6)
+from instil.train.rankings import Item
 
 
 class Fixed:
@@ -95,7 +65,9 @@ def test_centring_leaves_a_mean_of_zero_to_1e_6(world):
         )
         for c in ("red", "blue", "green")
     ]
-    ranked = [item("p", [1, 2])]
+    ids = {"prompt_id": "p", "labeler_id": "ann", "response_ids": ["a", "b"]}
+    texts = {"prompt": [1], "responses": [[2], [2]], "ranks": [1, 2], "lengths": [1, 1]}
+    ranked = [Item(split="train", group="training", **ids, **texts)]
     mean, std = rm._centre(reward.model, reward.codec, demonstrations, ranked)
     scores = reward.score_tokens(demonstrations)
     assert abs(sum(scores) / 3) < 1e-6
@@ -141,15 +113,3 @@ def test_a_demonstration_without_its_prompt_is_found_before_training(world, tmp_
     assert cli.main(words) == 1
     assert "demonstration of gone by ann: no such prompt" in capsys.readouterr().err
     assert not out.exists()
-
-
-def test_rankings_longer_than_the_model_reads_are_left_out_not_met_in_training(
-    world, tmp_path, capsys
-):
-    lines = (world.root / "responses.jsonl").read_text().splitlines()
-    long = json.loads(lines[0])
-    long["text"] = "red " * 80
-    (tmp_path / "responses.jsonl").write_text("\n".join([json.dumps(long), *lines[1:]]) + "\n")
-    words = world.arguments("rm", tmp_path / "rm")
-    words[words.index("--responses") + 1] = str(tmp_path / "responses.jsonl")
-    assert cli.main(words) == 0

@@ -16,6 +16,7 @@ from instil.train.rollout import (
     measurements,
     repetition,
     response_logprobs,
+    response_logprobs_and_entropies,
     response_values,
 )
 
@@ -54,7 +55,8 @@ def by_hand(policy, temperature: float) -> list[list[float]]:
 @pytest.mark.parametrize("pad_id", [0, 1])  # PPO_DETAILS 2.2: padding that is the end token
 def test_logprobs_are_those_of_each_sequence_alone(policy, temperature, pad_id):
     with torch.no_grad():
-        found, entropy = response_logprobs(policy, sequences(pad_id), temperature)
+        found, entropy = response_logprobs_and_entropies(policy, sequences(pad_id), temperature)
+        assert torch.equal(found, response_logprobs(policy, sequences(pad_id), temperature))
     for row, expected in enumerate(by_hand(policy, temperature)):
         assert found[row, : len(expected)].tolist() == pytest.approx(expected, abs=1e-5)
         assert not found[row, len(expected) :].any()
@@ -90,7 +92,7 @@ def test_pieces_hold_every_sequence_once_without_needless_padding(tokens):
 @torch.no_grad()
 @pytest.mark.parametrize("tokens", [1, 8, 100])
 def test_gaps_to_the_trainer_by_hand(policy, tokens):
-    own, _ = response_logprobs(policy, sequences(), 0.7)
+    own = response_logprobs(policy, sequences(), 0.7)
     mask = sequences().response_mask
     sampled = own + torch.tensor([[0.25], [9.0], [-1.0], [0.0]]) * mask
     sampled[~mask] = 99.0  # what lies under the padding

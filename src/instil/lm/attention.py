@@ -26,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from instil.lm.linear import ROWS, fill
 from instil.runs import say
 
 Ids = Sequence[int]
@@ -112,6 +113,20 @@ class Packed:
         kept = kept[order]
         packed = cls(tokens[order][kept], positions[order][kept], tuple(lengths), tuple(parents))
         return packed, index * mask
+
+    def filled(self) -> Packed:
+        """With a piece that nobody reads, so that as many tokens come again (`linear.ROWS`). Not
+        for few tokens, nor for sequences of one length, which are as many each time."""
+        spare = fill(len(self.tokens))
+        if len(self.tokens) < 4 * ROWS or len(set(self.lengths)) == 1 or not spare:
+            return self
+        nothing = self.tokens.new_zeros(spare)
+        return Packed(
+            torch.cat([self.tokens, nothing]),
+            torch.cat([self.positions, nothing]),
+            (*self.lengths, spare),
+            (*self.parents, -1),
+        )
 
     def to(self, device: torch.device | str) -> Packed:
         """The same on `device`."""
@@ -275,11 +290,10 @@ def exchange(model: PreTrainedModel) -> None:
         same = False
     if not same:
         model.set_attn_implementation(before)
-        if before == "sdpa":
-            say(
-                f"{type(model).__name__}: its attention cannot be exchanged, so batches are padded "
-                "and sampling takes the plain, slower way"
-            )
+        say(
+            f"{type(model).__name__}: its attention cannot be exchanged, so batches are padded "
+            "and sampling takes the plain, slower way"
+        )
 
 
 def _has_windows(config: Any) -> bool:

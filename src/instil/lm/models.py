@@ -15,6 +15,8 @@ Left out on purpose:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    DynamicCache,
     GenerationConfig,
     GPT2Config,
     LlamaConfig,
@@ -36,6 +39,7 @@ from instil.lm.attention import Packed, exchange, hidden_states, packs
 from instil.lm.batches import position_ids
 from instil.lm.dropout import set_dropout, without_dropout
 from instil.lm.head import head_logprobs
+from instil.lm.linear import exchange_linear
 from instil.lm.machine import Precision, device, mixed_precision
 from instil.lm.text import Codec
 from instil.lm.trust import check_model, opening
@@ -43,22 +47,40 @@ from instil.losses import token_logprobs
 
 Architecture = Literal["llama", "gpt2"]
 
+Shapes = Callable[[], AbstractContextManager[Any]]
 
-def load_policy(
-    path: Path, dropout: float = 0.0, precision: Precision = "auto", attn: str = "sdpa"
-) -> PreTrainedModel:
+_shapes: Shapes | None = None
+
+
+@contextmanager
+def without_weights(shapes: Shapes) -> Iterator[None]:
+    """Inside, models are made from their configs in a context that `shapes` opens, where they are
+    to be (`machine.device`), and no weight is read."""
+    global _shapes
+    _shapes = shapes
+    try:
+        yield
+    finally:
+        _shapes = None
+
+
+def load_policy(path: Path, dropout: float = 0.0, precision: Precision = "auto") -> PreTrainedModel:
     """A causal language model from a local directory: weights in fp32, eval mode, on the GPU where
     there is one.
 
     dropout    residual dropout while training (Ouyang et al. 2022, appendix C.1 use 0.2 in SFT)
     precision  of its matrix products, see `machine.mixed_precision`
-    attn       the attention implementation of transformers
 
     An `InstilError` says why a directory is refused: see `trust.py`.
     """
-    return load_directory(
-        Path(path), AutoModelForCausalLM, "language model", dropout, precision, attn
-    )
+    path = Path(path)
+    model = load_directory(path, AutoModelForCausalLM, "language model", dropout, precision)
+    if not packs(model) and not _shapes and not reads_on(model):
+        raise InstilError(
+            f"{path}: {type(model).__name__} cannot go on from a cache of keys and values, which "
+            "sampling needs; take a decoder that only looks back, such as Llama or GPT-2"
+        )
+    return model
 
 
 def new_policy(
@@ -102,7 +124,7 @@ def new_policy(
     else:
         raise InstilError(f'architecture {architecture!r} is neither "llama" nor "gpt2"')
     without_dropout(config)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _shapes() if _shapes else nullcontext():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     model.generation_config.pad_token_id = pad_id
@@ -145,7 +167,7 @@ def read_packed(module: Any, packed: Packed) -> Tensor:
     """What `read` returns of M packed tokens (M, D)."""
     check_context(module, int(packed.positions.max()) + 1)
     with mixed_precision(module):
-        return hidden_states(module, packed)
+        return hidden_states(module, packed.filled())[: len(packed.tokens)]
 
 
 @overload
@@ -268,14 +290,16 @@ def head_is_plain(policy: PreTrainedModel) -> bool:
             hidden = policy.base_model(input_ids=probe, use_cache=False).last_hidden_state
             head: Any = policy.get_output_embeddings()
             again = head(hidden)
-            plain = type(head) is nn.Linear and torch.allclose(again, logits, rtol=1e-4, atol=1e-5)
+            plain = isinstance(head, nn.Linear) and torch.allclose(
+                again, logits, rtol=1e-4, atol=1e-5
+            )
             policy.__dict__["head_is_plain"] = plain
         policy.train(was_training)
     return bool(policy.__dict__["head_is_plain"])
 
 
 def load_directory(
-    path: Path, kind: Any, noun: str, dropout: float, precision: Precision, attn: str
+    path: Path, kind: Any, noun: str, dropout: float, precision: Precision
 ) -> PreTrainedModel:
     """`kind.from_pretrained` on a directory that was found safe; no weight may be missing."""
     check_model(path)
@@ -284,15 +308,14 @@ def load_directory(
         config = AutoConfig.from_pretrained(str(path), **safe)
         without_dropout(config)
         model: PreTrainedModel
-        model, report = kind.from_pretrained(
-            str(path),
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            attn_implementation=attn,
-            output_loading_info=True,
-            **safe,
-        )
+        report: dict[str, Any] = {"missing_keys": ()}
+        plan = {"config": config, "dtype": torch.float32, "attn_implementation": None}
+        if _shapes:
+            with _shapes():
+                model = kind.from_config(**plan)
+        else:
+            files = {"use_safetensors": True, "output_loading_info": True, **safe}
+            model, report = kind.from_pretrained(str(path), **plan, **files)
     stored = (config.architectures or [noun])[0]
     wrong = kind is AutoModelForCausalLM and stored.endswith("ForSequenceClassification")
     if wrong or report["missing_keys"]:
@@ -301,6 +324,22 @@ def load_directory(
             f"{path}: holds a {stored}, not a {noun}" + (f": no {missing}" if missing else "")
         )
     return _prepared(model, dropout, precision)
+
+
+@torch.no_grad()
+def reads_on(model: PreTrainedModel) -> bool:
+    """Whether logits are the same when a cache has the first tokens: no token looks ahead, and all
+    that a model keeps of the past is in the cache. (Of one that packs, `exchange` knows it.)"""
+    tokens = torch.arange(1, 7, device=model.device)[None] % model.config.vocab_size
+    cache = DynamicCache(config=model.config)
+    try:
+        whole, *parts = (
+            model(input_ids=ids, past_key_values=past, use_cache=past is not None).logits
+            for ids, past in ((tokens, None), (tokens[:, :5], cache), (tokens[:, 5:], cache))
+        )
+    except (ValueError, TypeError, RuntimeError, AttributeError, IndexError):
+        return False
+    return torch.allclose(torch.cat(parts, dim=1), whole, rtol=1e-3, atol=1e-4)
 
 
 def recompute_activations(model: Any) -> None:
@@ -330,7 +369,9 @@ def _prepared(model: PreTrainedModel, dropout: float, precision: Precision) -> P
         embedding.padding_idx = None
     set_dropout(model, dropout)
     model.base_model.__dict__["precision"] = precision  # on the module, so that copies keep it
-    model.to(device())  # type: ignore[arg-type]
+    if not _shapes:
+        model.to(device())  # type: ignore[arg-type]
     model.eval()
+    exchange_linear(model)
     exchange(model)
     return model

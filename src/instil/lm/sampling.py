@@ -25,6 +25,7 @@ from transformers import DynamicCache, PreTrainedModel
 from instil.errors import InstilError
 from instil.lm.attention import hidden_states, packs
 from instil.lm.batches import Ids, position_ids, prompt_batch, random_bits
+from instil.lm.linear import reordered
 from instil.lm.machine import mixed_precision
 from instil.lm.models import head_is_plain
 from instil.lm.slots import Slots
@@ -133,7 +134,7 @@ class Decoder:
         was_training = self.model.training
         self.model.eval()
         try:
-            with mixed_precision(self.model, repeat=True):
+            with mixed_precision(self.model, repeat=True), reordered(self.model, self.batch_size):
                 if packs(self.model):
                     self._refill(prompts, order, written)
                 else:

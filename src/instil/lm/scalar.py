@@ -66,7 +66,7 @@ class ScalarModel(nn.Module):
         mode, on the GPU where there is one."""
         path = Path(path)
         kind = AutoModelForSequenceClassification
-        model: Any = load_directory(path, kind, "reward model", 0.0, precision, "sdpa")
+        model: Any = load_directory(path, kind, "reward model", 0.0, precision)
         if model.config.num_labels != 1:
             raise InstilError(
                 f"{path}: has {model.config.num_labels} labels; a reward model has one"

@@ -24,9 +24,15 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def check_configs(path: Path) -> None:
-    """Refuse a directory that is missing, or in which a JSON config asks for code to be run."""
+    """Refuse a directory that is missing, that holds an adapter, or in which a JSON config asks for
+    code to be run."""
     if not path.is_dir():
         raise InstilError(f"{path}: no such directory; give the directory of a saved model")
+    if (path / "adapter_config.json").exists():
+        raise InstilError(
+            f"{path}: holds an adapter alone; merge it into its base model first (a run has both, "
+            "merged, in final/)"
+        )
     for file in sorted(path.glob("*config.json")):
         key = _first_code_key(read_json(file))
         if key:
@@ -37,10 +43,8 @@ def check_configs(path: Path) -> None:
 
 
 def check_model(path: Path) -> None:
-    """Refuse a directory without a config, without safetensors, with an adapter or with code."""
+    """Refuse what `check_configs` does, and a directory without a config or without safetensors."""
     check_configs(path)
-    if (path / "adapter_config.json").exists():
-        raise InstilError(f"{path}: holds an adapter; merge it into its base model first")
     if not (path / "config.json").exists():
         raise InstilError(f"{path}: no config.json; give the directory of a saved model")
     if not any(path.glob("*.safetensors")):

@@ -1,4 +1,4 @@
-"""The supervised loop: pretraining, SFT and the reward model differ in batch and loss only.
+"""The supervised loop: pretraining, SFT, reward model and DPO differ in batch and loss only.
 
 What a step does is a function of (config, weights, step): batches come from the step number and
 dropout is reseeded with it, so a run that is killed and resumed ends with the same bits. With

@@ -44,10 +44,10 @@ def check_start(
     rows = torch.arange(min(16, len(mask)))
     policy.train()
     for piece, sequences in rollout.sequences.pieces(rows, tokens):
-        again, _ = response_logprobs(policy, sequences, temperature)
+        again = response_logprobs(policy, sequences, temperature)
         old = rollout.logprobs[piece, : again.shape[1]]
         gap = (again - old)[sequences.response_mask].abs().max().item()
-        if gap > tolerance:
+        if not gap <= tolerance:  # which NaN is not
             raise InstilError(
                 f"the ratio is not 1 before the first step: logprobs of the same tokens differ by "
                 f"{gap:.2g}; likely dropout in the policy: set it to 0 in the model's config"
@@ -55,7 +55,7 @@ def check_start(
         if value_is_reward:
             _check_value(value, rollout, piece, sequences, tolerance)
     gap = (rollout.logprobs - rollout.ref_logprobs)[mask].abs().max().item()
-    if gap > tolerance:
+    if not gap <= tolerance:
         raise InstilError(
             f"the KL is not 0 before the first step: policy and reference differ by {gap:.2g} "
             "in a logprob; likely they are not the same model"
@@ -77,10 +77,13 @@ def _check_value(
 
 def check_gap(gap: float, allowed: float, step: int) -> None:
     """The decoder's logprobs and the trainer's must agree, or the samples are off-policy."""
-    if gap > allowed:
+    if not gap <= allowed:
+        likely = "another temperature, padding or position ids"
+        if math.isnan(gap):
+            likely = "weights that are not finite, or too large for the precision"
         raise InstilError(
             f"step {step}: the decoder's logprobs differ from the trainer's by {gap:.2g} "
-            f"(allowed: {allowed}); likely another temperature, padding or position ids"
+            f"(allowed: {allowed}); likely {likely}"
         )
 
 

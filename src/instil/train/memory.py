@@ -33,6 +33,8 @@ class MemoryConfig:
     """What an adapter adds is scaled by lora_alpha / lora_rank."""
     lora_targets: tuple[str, ...] = ()
     """Names of linear layers that get adapters, such as q_proj v_proj; all when empty."""
+    dry_run: bool = False
+    """Only say how much memory the run will take, and what to change if that is too much."""
 
     def __post_init__(self) -> None:
         for name in ("micro_batch_tokens", "lora_rank"):

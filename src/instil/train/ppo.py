@@ -43,6 +43,7 @@ from instil.runs import Run
 from instil.train import dist
 from instil.train.checkpoint import reseed, save_checkpoint, weights
 from instil.train.data import pretraining_rows
+from instil.train.dry_run import DryRun, open_run
 from instil.train.fit import due
 from instil.train.guards import Limits, check_finite, check_gap, check_start, largest_gap
 from instil.train.ppo_config import Config
@@ -63,6 +64,7 @@ from instil.train.rollout import (
     measured,
     measurements,
     response_logprobs,
+    response_logprobs_and_entropies,
     response_values,
     sample,
 )
@@ -157,7 +159,7 @@ def collect(
     with models.whole_reference() as reference:
         ref_logprobs = measured(
             *(sequences, everything, tokens),
-            lambda some: response_logprobs(reference, some, cfg.temperature)[0],
+            lambda some: response_logprobs(reference, some, cfg.temperature),
         )
     with dist.whole(models.value) as value:
         values = measured(sequences, everything, tokens, lambda some: response_values(value, some))
@@ -232,7 +234,8 @@ def improve(
         columns = slice(0, sequences.response_mask.shape[1])
         kept, old = mask[piece, columns], rollout.logprobs[piece, columns]
         new, entropy = dist.forward(
-            models.policy, response_logprobs, models.policy, sequences, cfg.temperature
+            *(models.policy, response_logprobs_and_entropies, models.policy),
+            *(sequences, cfg.temperature),
         )
         policy_loss, clipped = ppo_policy_loss(
             new, old, advantages[piece, columns], kept, cfg.clip, total
@@ -344,13 +347,16 @@ def adapt_kl(models: Models, kl: float, cfg: Config) -> None:
 def run(config: Config) -> None:
     """Train, and write the averaged policy to final/, the last one to raw/, the value to value/."""
     settle(config.threads)
-    with dist.open_run("ppo", config) as run:
+    with open_run("ppo", config) as run:
         models = load(config)
         prompts = training_prompts(models, config)
         text = torch.empty(0, 0, dtype=torch.long)
         if config.ptx_coef:
             needed = config.minibatch_size * config.ptx_ratio
             text = pretraining_rows(models.codec, config.pretraining, config.row_length, needed)
+        if isinstance(run, DryRun):
+            run.ppo(models, prompts, text, config, improve)
+            return
         step = resume(run, models)
         limits = Limits(
             config.max_kl, config.max_truncation, config.max_repetition, config.max_same

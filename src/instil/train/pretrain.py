@@ -27,6 +27,7 @@ from instil.lm.text import Codec, train_tokenizer
 from instil.losses import lm_loss
 from instil.runs import model_dir, say
 from instil.train import dist
+from instil.train.dry_run import DryRun, open_run
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
 from instil.train.rollout import sample
 
@@ -83,25 +84,17 @@ class Config(FitConfig):
 def run(config: Config) -> None:
     """Train, or go on training, and write a plain Hugging Face directory."""
     settle(config.threads)
-    with dist.open_run("pretrain", config) as run:
+    with open_run("pretrain", config) as run:
+        if isinstance(run, DryRun):
+            _forecast(run, config)
+            return
         documents = [document for path in config.text for document in read_texts(path)]
         if config.model is not None:
             codec = Codec.load(model_dir(config.model))
             model = load_policy(model_dir(config.model), precision=config.precision)
         else:
             codec = Codec(dist.from_first(lambda: train_tokenizer(documents, config.vocab_size)))
-            model = new_policy(
-                config.architecture,
-                vocab_size=codec.vocab_size,
-                width=config.width,
-                layers=config.layers,
-                heads=config.heads,
-                context=config.context,
-                seed=config.seed,
-                pad_id=codec.pad_id,
-                eos_id=codec.eos_id,
-                precision=config.precision,
-            )
+            model = _from_scratch(config, codec.vocab_size, codec.pad_id, codec.eos_id)
         rows = document_rows([codec.encode_document(d) for d in documents], config.row_length)
         held_out = max(1, round(len(rows) * config.valid))
         train, valid = rows[:-held_out], rows[-held_out:]
@@ -125,6 +118,39 @@ def run(config: Config) -> None:
         results = fit(run, model, config, method)
         with dist.whole(model) as plain:
             publish(run, plain, lambda path: save_policy(plain, codec, path), **results)
+
+
+def _from_scratch(config: Config, vocab_size: int, pad_id: int, eos_id: int) -> PreTrainedModel:
+    return new_policy(
+        config.architecture,
+        vocab_size=vocab_size,
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        context=config.context,
+        seed=config.seed,
+        pad_id=pad_id,
+        eos_id=eos_id,
+        precision=config.precision,
+    )
+
+
+def _forecast(run: DryRun, config: Config) -> None:
+    """Say what memory training takes; it is the same for every text, so none is read."""
+    if config.model is None:
+        model = _from_scratch(config, config.vocab_size, 0, 0)
+    else:
+        model = load_policy(model_dir(config.model), precision=config.precision)
+    rows = torch.zeros(config.batch_size, config.row_length, dtype=torch.long)
+    tokens = tokens_per_pass(model, config.micro_batch_tokens)
+    method = Method(
+        name="pretrain",
+        steps=1,
+        batches=lambda step: micro_rows(rows, config, tokens, step),
+        loss=text_loss(model),
+        tokens=lambda batch: int(batch.tokens.numel()),
+    )
+    run.supervised(model, config, method)
 
 
 def micro_rows(rows: Tensor, config: FitConfig, tokens: int, step: int) -> list[TextBatch]:

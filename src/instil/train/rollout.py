@@ -64,6 +64,11 @@ class Sequences(OnDevice):
         """L, the columns before the responses."""
         return self.tokens.shape[1] - self.response_mask.shape[1]
 
+    @property
+    def responses(self) -> Tensor:
+        """(B, L+T)  True on sampled tokens."""
+        return F.pad(self.response_mask, (self.prompt_width, 0))
+
     def pieces(self, rows: Tensor, tokens: int) -> Iterator[tuple[Tensor, Sequences]]:
         """Some of the sequences in pieces of about `tokens` tokens, of like length, padding
         trimmed. Those of one prompt are together, and the prompt counts once."""
@@ -111,22 +116,22 @@ class Rollout:
     ended: Tensor  # (B,)  True where the policy wrote the end token
 
 
-def response_logprobs(
+def response_logprobs(policy: PreTrainedModel, sequences: Sequences, temperature: float) -> Tensor:
+    """(B, T) logprobs of the response tokens; 0 on padding."""
+    s, width = sequences, sequences.prompt_width
+    found = logprobs(policy, s.tokens, s.attention_mask, s.responses, temperature, shared=width)
+    return found[:, width:]
+
+
+def response_logprobs_and_entropies(
     policy: PreTrainedModel, sequences: Sequences, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """(B, T) logprobs of the response tokens and entropies at their positions; 0 on padding."""
-    width = sequences.prompt_width
-    where = F.pad(sequences.response_mask, (width, 0))
-    found, entropy, _ = logprobs(
-        policy,
-        sequences.tokens,
-        sequences.attention_mask,
-        where,
-        temperature=temperature,
-        measure=True,
-        shared=width,
+    """The same, and the entropies of these predictions (B, T), without gradient."""
+    s, width = sequences, sequences.prompt_width
+    found, entropies, _ = logprobs(
+        *(policy, s.tokens, s.attention_mask, s.responses, temperature), measure=True, shared=width
     )
-    return found[:, width:], entropy[:, width:]
+    return found[:, width:], entropies[:, width:]
 
 
 def response_values(value: ScalarModel, sequences: Sequences) -> Tensor:
@@ -159,7 +164,7 @@ def logprob_gaps(
     """How far the rollout's logprobs of some rows are from the trainer's; `keep` puts the trainer's
     in their place."""
     found = measured(
-        rollout.sequences, rows, tokens, lambda s: response_logprobs(policy, s, temperature)[0]
+        rollout.sequences, rows, tokens, lambda s: response_logprobs(policy, s, temperature)
     )[rows]
     every = (rollout.logprobs[rows] - found)[rollout.sequences.response_mask[rows]]
     if keep:

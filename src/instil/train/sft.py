@@ -25,13 +25,14 @@ from instil.errors import InstilError
 from instil.lm.batches import TextBatch, batch_indices, passes, text_batch
 from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import load_policy, logprobs, save_policy
-from instil.lm.reward import RewardModel, load_reward
+from instil.lm.reward import PythonReward, RewardModel, load_reward
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.text import Codec
 from instil.records import Demonstration, Prompt
 from instil.runs import Run, model_dir, say
 from instil.train import dist
 from instil.train.data import by_prompt, context_of, fitting, pretraining_rows, read_all
+from instil.train.dry_run import DryRun, open_run
 from instil.train.fit import FitConfig, Method, above_zero, fit, publish, steps_in
 from instil.train.pretrain import text_loss
 from instil.train.rollout import judge, sample
@@ -100,7 +101,7 @@ class Config(FitConfig):
 def run(config: Config) -> None:
     """Train and write a plain Hugging Face directory."""
     settle(config.threads)
-    with dist.open_run("sft", config) as run:
+    with open_run("sft", config) as run:
         source = model_dir(config.model)
         codec, policy = (
             Codec.load(source, config.template),
@@ -123,17 +124,24 @@ def run(config: Config) -> None:
         )
         say(f"sft: {len(train)} demonstrations, {len(valid)} for validation")
         tokens = tokens_per_pass(policy, config.micro_batch_tokens)
+        reward = None if config.rm is None else load_reward(config.rm, config.precision)
+        asked, length = _asked(codec, policy, prompts, config)
         method = Method(
             name="sft",
             steps=steps,
             batches=lambda step: _batches(codec, train, text, config, tokens, step),
             loss=text_loss(policy, measure=True),
             tokens=lambda batch: int(batch.mask.sum()),
-            evaluate=_evaluation(run, codec, policy, prompts, valid, config),
+            evaluate=_evaluation(run, codec, policy, reward, asked, length, valid, config),
             eval_every=max(1, round(steps / max(1, config.epochs))),
             select="eval/rm_score" if config.rm else "-eval/loss" if valid else "",
             shown=("loss", "eval/loss", "eval/rm_score"),
         )
+        if isinstance(run, DryRun):
+            ids = [codec.encode_prompt(text) for text in asked]
+            run.sample(policy, codec, ids, SamplingParams(max_tokens=length))
+            run.supervised(policy, config, method, reward)
+            return
         results = fit(run, policy, config, method)
         with dist.whole(policy) as plain:
             publish(run, plain, lambda path: save_policy(plain, codec, path), **results)
@@ -194,29 +202,37 @@ def _mean_loss(codec: Codec, policy: PreTrainedModel, pairs: list[Pair], config:
     return total / count
 
 
-def _evaluation(
-    run: Run,
-    codec: Codec,
-    policy: PreTrainedModel,
-    prompts: dict[str, Prompt],
-    valid: list[Pair],
-    config: Config,
-) -> Callable[[int], dict[str, float]]:
-    """A function of the step: the validation loss, what the reward model says, samples to read."""
-    reward = None if config.rm is None else load_reward(config.rm, config.precision)
-    if isinstance(reward, RewardModel):
-        dist.shard(reward.model)
+def _asked(
+    codec: Codec, policy: PreTrainedModel, prompts: dict[str, Prompt], config: Config
+) -> tuple[list[str], int]:
+    """The prompts of an evaluation, and the longest response to them."""
     context = context_of(policy)
     length = min(config.max_response_tokens, context // 2)
     room = min(config.max_prompt_tokens, context - length)
     short = [p for p in prompts.values() if len(codec.encode_prompt(p.text)) <= room]
     asked = [p.text for p in short if p.split == "valid"][: config.eval_prompts]
-    if reward is None:
-        asked, length = (asked or [p.text for p in short])[:READ], min(length, READ_TOKENS)
-    elif not asked:
+    if config.rm is None:
+        return (asked or [p.text for p in short])[:READ], min(length, READ_TOKENS)
+    if not asked:
         raise InstilError(
             'rm chooses the checkpoint on prompts of split "valid": --prompts has none that fit'
         )
+    return asked, length
+
+
+def _evaluation(
+    run: Run,
+    codec: Codec,
+    policy: PreTrainedModel,
+    reward: RewardModel | PythonReward | None,
+    asked: list[str],
+    length: int,
+    valid: list[Pair],
+    config: Config,
+) -> Callable[[int], dict[str, float]]:
+    """A function of the step: the validation loss, what the reward model says, samples to read."""
+    if isinstance(reward, RewardModel):
+        dist.shard(reward.model)
     params = SamplingParams(max_tokens=length, temperature=1.0)
 
     def evaluate(step: int) -> dict[str, float]:
