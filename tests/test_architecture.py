@@ -35,7 +35,7 @@ STAIRS = [
     {"runs"},
     {"progress", "stages", "env"},
     {"intake", "convert", "world"},
-    {"lm"},
+    {"lm", "labeling"},
     {"feedback", "train", "report"},
     {"evals"},
     {"demo", "loop"},
@@ -46,7 +46,7 @@ STAIR = {room: number for number, rooms in enumerate(STAIRS) for room in rooms}
 
 WITHOUT_TORCH = {
     *("errors", "stats", "records", "config", "jsonl", "runs", "progress", "stages", "env"),
-    *("intake", "convert", "world", "report", "cli"),
+    *("intake", "convert", "world", "labeling", "report", "cli"),
 }
 
 NETWORK = {

@@ -68,7 +68,10 @@ def test_a_frozen_weight_gets_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 7), (7, 4)])
-def test_products_of_turned_matrices(rows: int, columns: int) -> None:
+def test_products_of_turned_matrices(
+    rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ours, "COLUMNS", 3)
     a, b = (t.detach() for t in tensors((5, rows), (5, columns)))
     assert torch.equal(product_over_rows(a, b), a.t() @ b)
     assert product_over_rows(a, b).is_contiguous()

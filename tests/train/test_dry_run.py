@@ -29,7 +29,7 @@ def in_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize("more", [[], LORA, ["--activation-checkpointing"]], ids=str)
-@pytest.mark.parametrize("command", ["pretrain", "sft", "rm", "ppo"])
+@pytest.mark.parametrize("command", ["pretrain", "sft", "rm", "dpo", "ppo"])
 def test_a_dry_run_says_what_is_held_and_writes_nothing(
     command, more, world, tmp_path, capsys, in_bytes
 ):

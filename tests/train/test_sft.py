@@ -135,7 +135,7 @@ def test_a_reward_model_needs_prompts_to_judge_on(world, make):
     policy = load_policy(world.root / "base" / "final")
     codec = Codec.load(world.root / "base" / "final")
     with pytest.raises(InstilError, match="--prompts has none that fit"):
-        sft._evaluation(None, codec, policy, prompts, [], make(rm=world.rm))
+        sft._asked(codec, policy, prompts, make(rm=world.rm))
 
 
 @pytest.mark.parametrize(

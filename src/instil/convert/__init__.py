@@ -1,42 +1,55 @@
-"""Files that people already have -> records.
+"""Files that people already have <-> records.
 
-| format     | a row                                                      | becomes          |
-| ---------- | ---------------------------------------------------------- | ---------------- |
-| hh         | chosen, rejected: dialogues with Human and Assistant turns | rankings         |
-| preference | prompt, chosen, rejected (TRL; the TL;DR comparisons)      | rankings         |
-| completion | prompt, completion (TRL)                                   | demonstrations   |
-| prompt     | prompt (TRL)                                               | prompts          |
-| alpaca     | instruction, input, output; with history also LIMA         | demonstrations   |
-| dolly      | instruction, context, response, category                   | demonstrations   |
-| text       | .txt, or rows with the field text                          | pretraining text |
+| format        | a row                                                       | becomes        |
+| ------------- | ----------------------------------------------------------- | -------------- |
+| hh            | chosen, rejected: dialogues with Human and Assistant turns  | rankings       |
+| preference    | prompt, chosen, rejected (TRL; the TL;DR comparisons)       | rankings       |
+| rewardbench   | the same with chosen_model, rejected_model, subset          | rankings       |
+| alpacafarm    | instruction, input, output_1, output_2, preference          | rankings       |
+| ultrafeedback | instruction, completions with overall_score                 | rankings       |
+| oasst         | message_tree_id, prompt with replies (Open-Assistant)       | all kinds      |
+| completion    | prompt, completion (TRL)                                    | demonstrations |
+| openai        | messages of role, content (TRL, OpenAI)                     | demonstrations |
+| sharegpt      | conversations of from, value                                | demonstrations |
+| alpaca        | instruction, input, output; with history also LIMA          | demonstrations |
+| dolly         | instruction, context, response, category                    | demonstrations |
+| prompt        | prompt (TRL)                                                | prompts        |
+| text          | .txt, or rows with the field text                           | text           |
 
 Rows come as JSON lines, a JSON array, .csv or .tsv, packed or not. The format is told from the
-fields of the first row, or given with --format. Equal prompts share one id. Who judged or wrote is
-not in these files, so the labeler is "unknown".
-
-Left out on purpose: messages as lists of roles (a prompt is one text here), formats with scores or
-with more than two responses, downloads.
+fields of the first row, or given with --from. Where TRL has text it also has lists of messages; a
+conversation becomes one prompt (`messages.py`). Equal prompts share one id. All but dolly, prompt
+and text are also written. What a format or a record has no place for is counted and told.
+docs/formats.md has the details.
 
     instil convert --files train.jsonl.gz --out data/tldr
+    instil convert --files data/tldr/*.jsonl --to preference-messages --out tldr.jsonl.gz
+
+Left out on purpose: other formats with scores, calls of tools, pictures, downloads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+import tyro
 
 from instil import jsonl
-from instil.convert.rows import READERS, Format, Item, Row, detect, text_of
+from instil.convert.formats import READERS, WRITERS, Source, Target, detect, read_row, write_rows
+from instil.convert.item import Item, Row, text_of
+from instil.convert.joined import LABELER, read_joined
 from instil.errors import InstilError
 from instil.records import Demonstration, Prompt, Ranking, Record, Response, Split, Text
 
 T = TypeVar("T")
 Separator = Literal["endoftext", "blank", "none"]
 
-LABELER = "unknown"
 END_OF_TEXT = "<|endoftext|>"
 OUTPUTS = ("prompts", "demonstrations", "responses", "rankings", "text")
 """The files that a conversion may write, without .jsonl."""
@@ -49,12 +62,15 @@ class Config:
     files: tuple[Path, ...]
     """Files of one format; their rows are put together."""
     out: Path
-    """Folder for prompts.jsonl and demonstrations.jsonl, or prompts.jsonl, responses.jsonl and
-    rankings.jsonl, or text.jsonl."""
-    format: Format = "auto"
-    """How the rows are to be read; auto looks at the fields of the first one."""
+    """Folder for records: those of prompts, demonstrations, responses, rankings and text.jsonl that
+    there are. For another format the file to write, .jsonl or .jsonl.gz."""
+    from_format: Annotated[Source, tyro.conf.arg(aliases=("--from",))] = "auto"
+    """How the rows are to be read; auto looks at the fields of the first one. instil: records."""
+    to: Target = "instil"
+    """What is written: records (instil) or rows of another format."""
     bad_rows: Literal["stop", "skip"] = "stop"
-    """What to do at a row that cannot be converted: stop and write nothing, or leave it out."""
+    """What to do at a row that cannot be converted: stop and write nothing, or leave it out. A
+    record that is wrong always stops."""
     source: str = ""
     """What the records say about where they come from; the name of the file when empty."""
     split: Split = "train"
@@ -70,6 +86,16 @@ class Config:
             raise InstilError("no files to convert; name at least one with --files")
         if not 0 <= self.valid <= 1:
             raise InstilError(f"valid {self.valid} is not a share between 0 and 1")
+        if self.to == "instil":
+            return
+        if (self.source, self.split, self.valid) != ("", "train", 0.0):
+            raise InstilError(
+                f"source, split and valid are for records; --to {self.to} has no place"
+            )
+        if not self.out.name.endswith((".jsonl", ".jsonl.gz")):
+            raise InstilError(f"{self.out}: --to {self.to} writes one file, .jsonl or .jsonl.gz")
+        if self.out.resolve() in {path.resolve() for path in self.files}:
+            raise InstilError(f"{self.out}: is one of the files to convert; choose another --out")
 
 
 @dataclass(slots=True)
@@ -83,35 +109,40 @@ class Converted:
 
 
 def run(config: Config) -> None:
-    """Convert the files and write the records: all of them, or on a bad row none."""
+    """Convert the files and write what came of them: all of it, or on a bad row nothing."""
     skipped: list[str] = []
+    lost: Counter[str] = Counter()
     plain = [_is_plain_text(path) for path in config.files]
     if any(plain) and not all(plain):
         raise InstilError("text files and files of rows cannot be converted together; do one first")
     kind = "text" if all(plain) else _format(config)
-    records: dict[str, Iterable[Record]]
+    if kind == "instil" == config.to:
+        raise InstilError(f"{config.files[0]}: holds records already; --to names another format")
     if kind == "text":
-        records = {"text": _plain_texts(config) if all(plain) else _text_rows(config, skipped)}
+        _write_texts(config, _plain_texts(config) if all(plain) else _text_rows(config, skipped))
     else:
-        made = convert(_read(config, READERS[kind], skipped), config.split, config.valid)
-        named = {name: getattr(made, name) for name in OUTPUTS if name != "text"}
-        records = {name: some for name, some in named.items() if some}
-    if not records:
-        raise InstilError(f"{config.files[0]}: there is no row to convert")
-    _refuse_leftovers(config.out, records)
-    jsonl.write_all({config.out / f"{name}.jsonl": some for name, some in records.items()})
+        joined = kind == "instil"
+        items = read_joined(config.files, lost) if joined else _items(config, kind, skipped, lost)
+        (_write_records if config.to == "instil" else _write_rows)(config, items, lost)
     if skipped:
         print(f"left out {len(skipped)} rows, the first: {skipped[0]}")
-    print(f"wrote {', '.join(f'{name}.jsonl' for name in records)} to {config.out}")
+    if told := [f"{name} ({count})" for name, count in lost.most_common() if count]:
+        print(f"no place for: {', '.join(told)}")
 
 
 def convert(
-    items: Iterable[tuple[str, Item]], split: Split = "train", valid: float = 0.0
+    items: Iterable[tuple[str, Item]],
+    split: Split = "train",
+    valid: float = 0.0,
+    lost: Counter[str] | None = None,
 ) -> Converted:
-    """Records of (source, item) pairs: one Prompt per text, one Ranking per item with two answers.
+    """Records of (source, item) pairs: one Prompt per text, one Ranking per item with answers that
+    were compared.
 
-    Rows of one prompt come out together. Equal answers to a prompt are one Response.
+    Rows of one prompt come out together. Equal answers to a prompt are one Response. What later
+    rows say differently of a prompt or response is counted in `lost`.
     """
+    lost = Counter() if lost is None else lost
     prompts: dict[str, Prompt] = {}
     responses: dict[str, dict[str, Response]] = {}
     demonstrations: dict[str, list[Demonstration]] = {}
@@ -123,21 +154,31 @@ def convert(
                 id=prompt_id,
                 text=item.prompt,
                 source=source,
+                user_id=item.user_id,
                 use_case=item.use_case,
                 split="valid" if _uniform(prompt_id) < valid else split,
+                meta=dict(item.meta),
             )
-        if len(item.answers) == 1:
+        said = prompts[prompt_id]
+        if (said.user_id, said.use_case, said.meta) != (item.user_id, item.use_case, item.meta):
+            lost["another user_id, use_case or meta of an equal prompt"] += 1
+        labeler_id = item.labeler or LABELER
+        if item.kind == "demonstration":
             demonstrations.setdefault(prompt_id, []).append(
-                Demonstration(prompt_id=prompt_id, labeler_id=LABELER, text=item.answers[0])
+                Demonstration(prompt_id=prompt_id, labeler_id=labeler_id, text=item.answers[0])
             )
-        elif item.answers:
-            ids = [jsonl.content_id("r", item.prompt, answer) for answer in item.answers]
-            known = responses.setdefault(prompt_id, {})
-            for response_id, text in zip(ids, item.answers, strict=True):
-                known[response_id] = Response(id=response_id, prompt_id=prompt_id, text=text)
-            tiers = tuple((response_id,) for response_id in ids)
+            continue
+        known = responses.setdefault(prompt_id, {})
+        tiers: dict[int, tuple[str, ...]] = {}
+        for text, rank, policy in zip(item.answers, item.places(), item.authors(), strict=True):
+            response_id = jsonl.content_id("r", item.prompt, text)
+            response = Response(id=response_id, prompt_id=prompt_id, text=text, policy=policy)
+            if known.setdefault(response_id, response).policy != policy:
+                lost["another policy of an equal response"] += 1
+            tiers[rank] = (*tiers.get(rank, ()), response_id)
+        if item.kind == "ranking":
             rankings.setdefault(prompt_id, []).append(
-                Ranking(prompt_id=prompt_id, labeler_id=LABELER, tiers=tiers)
+                Ranking(prompt_id=prompt_id, labeler_id=labeler_id, tiers=tuple(tiers.values()))
             )
     return Converted(
         prompts=list(prompts.values()),
@@ -145,6 +186,47 @@ def convert(
         responses=[r for i in prompts for r in responses.get(i, {}).values()],
         rankings=[r for i in prompts for r in rankings.get(i, ())],
     )
+
+
+def _write_texts(config: Config, texts: Iterable[Text]) -> None:
+    if config.to != "instil":
+        raise InstilError(f"{config.files[0]}: is plain text, which {config.to} cannot hold")
+    _write_files(config, {"text": texts})
+
+
+def _write_records(config: Config, items: Iterable[tuple[str, Item]], lost: Counter[str]) -> None:
+    made = convert(items, config.split, config.valid, lost)
+    named = {name: getattr(made, name) for name in OUTPUTS if name != "text"}
+    _write_files(config, {name: some for name, some in named.items() if some})
+
+
+def _write_files(config: Config, records: Mapping[str, Iterable[Record]]) -> None:
+    if not records:
+        raise InstilError(f"{config.files[0]}: there is no row to convert")
+    _refuse_leftovers(config.out, records)
+    jsonl.write_all({config.out / f"{name}.jsonl": some for name, some in records.items()})
+    print(f"wrote {', '.join(f'{name}.jsonl' for name in records)} to {config.out}")
+
+
+def _write_rows(config: Config, items: Iterable[tuple[str, Item]], lost: Counter[str]) -> None:
+    """Rows of another format, one item in memory at a time."""
+    written = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal written
+        for _, item in items:
+            for row in write_rows(WRITERS[config.to], item, lost):
+                yield msgspec.json.encode(row) + b"\n"
+                written += 1
+        if not written:
+            found = ", ".join(f"{name} ({count})" for name, count in lost.most_common() if count)
+            raise InstilError(
+                f"{config.files[0]}: has nothing that {config.to} can hold; "
+                f"found: {found or 'no row'}"
+            )
+
+    jsonl.replace_files({config.out: lines()})
+    print(f"wrote {written} rows to {config.out}")
 
 
 def read_texts(path: Path) -> list[str]:
@@ -174,10 +256,10 @@ def _whole(lines: list[str]) -> Iterator[str]:
         yield text
 
 
-def _format(config: Config) -> Format:
+def _format(config: Config) -> str:
     """The format asked for, or that of the first row of the first file that has one."""
-    if config.format != "auto":
-        return config.format
+    if config.from_format != "auto":
+        return config.from_format
     for path in config.files:
         for number, row in jsonl.iter_objects(path):
             try:
@@ -202,6 +284,15 @@ def _read(
                 skipped.append(where)
             else:
                 yield config.source or path.name, item
+
+
+def _items(
+    config: Config, kind: str, skipped: list[str], lost: Counter[str]
+) -> Iterator[tuple[str, Item]]:
+    reader = READERS[kind]
+    for source, items in _read(config, lambda row: read_row(reader, row, lost), skipped):
+        for item in items:
+            yield source, item
 
 
 def _text_rows(config: Config, skipped: list[str]) -> Iterator[Text]:

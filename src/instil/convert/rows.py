@@ -1,21 +1,21 @@
-"""One row of a file that people have -> a prompt and the answers to it.
-
-Each reader takes a row as a mapping and returns an `Item`; what it cannot read is an `InstilError`
-that starts with the name of the field.
-"""
+"""Rows of plain texts: dialogues of hh-rlhf, Alpaca, Dolly, AlpacaFarm."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable
 
+from instil.convert.item import (
+    CannotHold,
+    Item,
+    Row,
+    compared,
+    number_of,
+    optional_text,
+    ranked,
+    text_of,
+)
+from instil.convert.messages import ASSISTANT, HUMAN, Turn, join
 from instil.errors import InstilError
-
-Format = Literal["auto", "hh", "preference", "completion", "prompt", "alpaca", "dolly", "text"]
-Row = Mapping[str, Any]
-
-HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 USE_CASE_OF_CATEGORY = {
     "open_qa": "open_qa",
@@ -28,47 +28,6 @@ USE_CASE_OF_CATEGORY = {
     "summarization": "summarization",
 }
 """Dolly's categories as use cases of Ouyang et al. 2022, Table 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One row, read: a prompt and, best first, what was answered to it."""
-
-    prompt: str
-    answers: tuple[str, ...] = ()
-    use_case: str = ""
-
-
-def detect(row: Row) -> Format:
-    """The format of a row, told from its fields; an error lists them when none fits."""
-    keys = set(row)
-    if {"prompt", "completion", "label"} <= keys:
-        raise InstilError(
-            "label: a completion that is only marked good or bad is neither a demonstration nor a "
-            "comparison; keep the good ones without this field, or pair them with the bad ones"
-        )
-    if {"chosen", "rejected"} <= keys:
-        return "preference" if "prompt" in keys else "hh"
-    if {"instruction", "output"} <= keys:
-        return "alpaca"
-    if {"instruction", "response"} <= keys:
-        return "dolly"
-    if {"prompt", "completion"} <= keys:
-        return "completion"
-    if "prompt" in keys:
-        # other fields may hold answers under names that are not known here
-        others = keys - {"prompt", "id", "source", "meta", "split", "use_case", "user_id"}
-        if not others:
-            return "prompt"
-        raise InstilError(
-            f"{', '.join(sorted(others))}: not known; --format prompt takes the prompts alone"
-        )
-    if keys in ({"text"}, {"text", "source"}):
-        return "text"
-    raise InstilError(
-        f"fields {', '.join(sorted(keys)) or '(none)'}: no format is known with these; "
-        "rename them to those of a known one (`instil convert --help`)"
-    )
 
 
 def read_hh(row: Row) -> Item:
@@ -88,22 +47,23 @@ def read_hh(row: Row) -> Item:
         )
     if not chosen[:turn].strip():
         raise InstilError("chosen: nothing stands before the Assistant turn")
-    return _compared(chosen[:cut].strip(), chosen[cut:], rejected[cut:])
+    return compared(chosen[:cut].strip(), chosen[cut:], rejected[cut:])
 
 
-def read_preference(row: Row) -> Item:
-    """A prompt and two answers, the better one named."""
-    return _compared(text_of(row, "prompt"), text_of(row, "chosen"), text_of(row, "rejected"))
-
-
-def read_completion(row: Row) -> Item:
-    """A prompt and its answer."""
-    return Item(text_of(row, "prompt"), (text_of(row, "completion").strip(),))
-
-
-def read_prompt(row: Row) -> Item:
-    """A prompt alone."""
-    return Item(text_of(row, "prompt"))
+def write_hh(item: Item) -> Row:
+    """Two dialogues; a question that is no dialogue becomes the first turn of one."""
+    dialogue = item.prompt
+    if not dialogue.endswith(ASSISTANT):
+        dialogue = f"Human: {dialogue}{ASSISTANT}"
+    chosen, rejected = (f"\n\n{dialogue} {answer}" for answer in item.answers)
+    row = {"chosen": chosen, "rejected": rejected}
+    try:
+        back = read_hh(row).answers
+    except InstilError:
+        back = ()
+    if back != tuple(answer.strip() for answer in item.answers):
+        raise CannotHold("answer with turns of its own")
+    return row
 
 
 def read_alpaca(row: Row) -> Item:
@@ -111,56 +71,70 @@ def read_alpaca(row: Row) -> Item:
     return _instruction(row, "input", "output")
 
 
+def write_alpaca(item: Item) -> Row:
+    """The prompt as an instruction without an input."""
+    return {"instruction": item.prompt, "input": "", "output": item.answers[0]}
+
+
 def read_dolly(row: Row) -> Item:
     """The same under the names of databricks-dolly-15k."""
     return _instruction(row, "context", "response")
 
 
-READERS: Mapping[str, Callable[[Row], Item]] = {
-    "hh": read_hh,
-    "preference": read_preference,
-    "completion": read_completion,
-    "prompt": read_prompt,
-    "alpaca": read_alpaca,
-    "dolly": read_dolly,
-}
+def read_alpacafarm(row: Row) -> Item:
+    """An instruction and two outputs; preference is 1 or 2, or between them how sure of 2 one is.
+
+    1.5, and 0 as older files have it, is a tie.
+    """
+    preference = number_of(row, "preference")
+    if preference != 0 and not 1 <= preference <= 2:
+        raise InstilError(f"preference: got {preference:g}, expected 1, 2, between them, or 0")
+    second = 0.5 if preference == 0 else preference - 1
+    judged = []
+    for number, place in ((1, second), (2, 1 - second)):
+        policy = optional_text(row, f"generator_{number}")
+        judged.append((place, text_of(row, f"output_{number}").strip(), policy))
+    dataset = optional_text(row, "dataset")
+    return ranked(
+        _asked(row, "input"),
+        judged,
+        () if second in (0, 0.5, 1) else ("strength of a preference",),
+        labeler=optional_text(row, "annotator"),
+        meta={"dataset": dataset} if dataset else {},
+    )
 
 
-def text_of(row: Row, name: str) -> str:
-    """A field that must be a text and not blank."""
-    value = row.get(name)
-    if value is None:
-        raise InstilError(f"{name}: missing")
-    if not isinstance(value, str):
-        hint = "; join lists of messages to one text first" if isinstance(value, list) else ""
-        raise InstilError(f"{name}: got {value!r:.40}, expected text{hint}")
-    if not value.strip():
-        raise InstilError(f"{name}: is empty")
-    return value
-
-
-def _compared(prompt: str, chosen: str, rejected: str) -> Item:
-    chosen, rejected = chosen.strip(), rejected.strip()
-    for name, answer in (("chosen", chosen), ("rejected", rejected)):
-        if not answer:
-            raise InstilError(f"{name}: the answer is empty")
-    if chosen == rejected:
-        raise InstilError("rejected: is the same as chosen; leave the row out")
-    return Item(prompt, (chosen, rejected))
+def write_alpacafarm(item: Item) -> Row:
+    """The better output first."""
+    row = {"instruction": item.prompt, "input": ""}
+    for number, (answer, policy) in enumerate(zip(item.answers, item.authors(), strict=True), 1):
+        row |= {f"output_{number}": answer, f"generator_{number}": policy}
+    better, worse = item.places()
+    return {
+        **row,
+        "preference": 1.5 if better == worse else 1,
+        "annotator": item.labeler,
+        "dataset": item.meta.get("dataset", ""),
+    }
 
 
 def _instruction(row: Row, about_field: str, answer_field: str) -> Item:
-    instruction, answer = text_of(row, "instruction").strip(), text_of(row, answer_field).strip()
-    about = row.get(about_field) or ""
-    if not isinstance(about, str):
-        raise InstilError(f"{about_field}: got {about!r:.40}, expected text")
-    asked = f"{instruction}\n\n{about.strip()}" if about.strip() else instruction
+    asked, answer = _asked(row, about_field), text_of(row, answer_field).strip()
     category = row.get("category")
     use_case = USE_CASE_OF_CATEGORY.get(category, "") if isinstance(category, str) else ""
-    return Item(_dialogue(_turns(row), asked), (answer,), use_case)
+    lost = ("category",) if category and not use_case else ()
+    return Item(join([*_earlier(row), ("user", asked)]), (answer,), use_case, lost=lost)
 
 
-def _turns(row: Row) -> list[list[str]]:
+def _asked(row: Row, about_field: str) -> str:
+    instruction, about = (
+        text_of(row, "instruction").strip(),
+        optional_text(row, about_field).strip(),
+    )
+    return f"{instruction}\n\n{about}" if about else instruction
+
+
+def _earlier(row: Row) -> Iterable[Turn]:
     """The earlier turns of a row: pairs of what was asked and answered."""
     history = row.get("history") or []
     right = isinstance(history, list) and all(
@@ -169,12 +143,5 @@ def _turns(row: Row) -> list[list[str]]:
     )
     if not right:
         raise InstilError(f"history: got {history!r:.40}, expected pairs [question, answer]")
-    return history
-
-
-def _dialogue(turns: list[list[str]], last: str) -> str:
-    """One text of a conversation, in the layout of hh-rlhf; a single turn stays as it is."""
-    if not turns:
-        return last
-    earlier = "".join(f"{HUMAN} {a.strip()}{ASSISTANT} {b.strip()}" for a, b in turns)
-    return f"{earlier}{HUMAN} {last}{ASSISTANT}".strip()
+    for question, answer in history:
+        yield from (("user", question.strip()), ("assistant", answer.strip()))

@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+COLUMNS = 4096
+"""Of a matrix that is turned, those which are turned at one time."""
 LEAST = 2**22
 """Multiplications from which on a call of oneDNN gains more than it costs."""
 ROWS = 64
@@ -48,9 +50,13 @@ def product_over_rows(a: Tensor, b: Tensor) -> Tensor:
     """a' b (M, K) of a (N, M) and b (N, K), without gradient."""
     if not _suits(a.numel() * b.shape[1], a, b):
         return a.t() @ b
-    if a.shape[1] > b.shape[1]:  # the left side is turned in memory: let it be the smaller one
-        return _product(b.t(), a.t()).t().contiguous()
-    return _product(a.t(), b.t())
+    if a.shape[1] <= b.shape[1]:  # the left side is turned in memory: let it be the smaller one
+        return _product(a.t(), b.t())
+    found, turned = a.new_empty(a.shape[1], b.shape[1]), b.t().contiguous()
+    for at in range(0, len(found), COLUMNS):  # what is turned back exists a piece at a time
+        piece = a[:, at : at + COLUMNS].contiguous()  # oneDNN is very slow with gaps
+        found[at : at + COLUMNS] = _product(turned, piece.t()).t()
+    return found
 
 
 def fill(rows: int) -> int:
@@ -120,12 +126,14 @@ def _suits(multiplications: int, *factors: Tensor) -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    rows = x.flatten(0, -2)
-    spare = fill(len(rows))
-    if spare:
-        rows = F.pad(rows, (0, 0, 0, spare))
-    found: Tensor = _MKLDNN._linear_pointwise(rows, weight, bias, "none", [], "")
-    return found[: len(found) - spare].view(*x.shape[:-1], -1)
+    found: Tensor
+    spare = fill(x.shape[:-1].numel())
+    if not spare:
+        found = _MKLDNN._linear_pointwise(x, weight, bias, "none", [], "")
+        return found
+    rows = F.pad(x.flatten(0, -2), (0, 0, 0, spare))
+    found = _MKLDNN._linear_pointwise(rows, weight, bias, "none", [], "")
+    return found[:-spare].view(*x.shape[:-1], -1)
 
 
 class _Linear(torch.autograd.Function):

@@ -25,12 +25,21 @@ def settle(threads: int = 0) -> None:
     """
     if threads:
         torch.set_num_threads(threads)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other libraries lack it
-        if mallopt:
-            if not mallopt(_M_MMAP_THRESHOLD, 2**25):
-                mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that glibc before 2.35 allows
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it allows
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back() -> None:
+    """Give kept memory that nothing uses back to the system: before work of another kind, whose
+    tensors do not fit where the last ones were."""
+    if malloc_trim := _of_glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Any:
+    """A function of glibc; None where the C library is another."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def device() -> torch.device:
@@ -80,4 +89,4 @@ def tokens_per_pass(model: Any, wanted: int = 0) -> int:
     if model.device.type != "cpu":
         return 16_384
     config = model.config.get_text_config()
-    return int(max(512, 5 * 2**19 // (config.hidden_size * config.num_hidden_layers)))
+    return int(max(512, 2**21 // (config.hidden_size * config.num_hidden_layers)))

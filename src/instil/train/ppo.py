@@ -27,7 +27,7 @@ from torch import Tensor
 from instil.advantages import gae, kl_shaped_rewards, whiten
 from instil.errors import InstilError
 from instil.lm.batches import batch_indices, epoch_order, rollout_batch, stream_batch
-from instil.lm.machine import settle, tokens_per_pass
+from instil.lm.machine import give_back, settle, tokens_per_pass
 from instil.lm.models import logprobs
 from instil.lm.reward import RewardModel
 from instil.lm.sampling import SamplingParams
@@ -134,6 +134,7 @@ def collect(
     params = SamplingParams(
         max_tokens=cfg.max_tokens, temperature=cfg.temperature, top_p=cfg.top_p, top_k=cfg.top_k
     )
+    give_back()  # what the last updates kept: sampling needs its memory in other pieces
     with dist.whole(models.policy) as policy:
         sampler = models.sampler(policy, cfg)
         samples = sample(sampler, ids, params, seed=cfg.seed * 1_000_003 + step)

@@ -147,7 +147,7 @@ class _Copies(TorchFunctionMode):
         return memo[id(tensor)]
 
 
-def _fake() -> type:
+def _fake() -> Any:
     from torch._subclasses.fake_tensor import FakeTensor  # not at the top: it loads very much
 
     return FakeTensor
