@@ -63,8 +63,8 @@ class World:
             f"--responses {files['responses']} --demonstrations {files['demonstrations']} "
             "--batch-size 8 --lr 1e-2 --epochs 2 --eval-every 4",
             "dpo": f"--model {self.sft} --prompts {files['prompts']} "
-            f"--rankings {files['rankings']} --responses {files['responses']} --batch-size 8 --lr 1e-3 --warmup 2 --epochs 2 "
-            "--label-smoothing 0.05 --eval-every 4",
+            f"--rankings {files['rankings']} --responses {files['responses']} "
+            "--batch-size 8 --lr 1e-3 --warmup 2 --epochs 2 --label-smoothing 0.05 --eval-every 4",
             "ppo": f"--model {self.sft} --rm {self.rm} --prompts {files['prompts']} --steps 8 "
             "--max-same 1 --batch-size 16 --minibatch-size 8 --max-tokens 12 "
             "--lr 1e-3 --value-lr 1e-3 "
