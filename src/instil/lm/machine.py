@@ -26,7 +26,7 @@ def settle(threads: int = 0) -> None:
     if threads:
         torch.set_num_threads(threads)
     if mallopt := _of_glibc("mallopt"):
-        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that it allows
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that glibc before 2.35 allows
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
