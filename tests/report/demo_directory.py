@@ -43,6 +43,7 @@ MEASURES = {
     ("truthful", "misconceptions"): (0.22, 0.31, 0.47, 0.55, 0.60, 0.58),
     ("truthful", "all"): (0.32, 0.42, 0.59, 0.66, 0.70, 0.69),
     ("truthful_informative", "all"): (0.25, 0.35, 0.55, 0.61, 0.66, 0.65),
+    ("closed_follows", "closed-domain"): (0.3, 0.32, 0.4, 0.5, 0.52, 0.54),
     ("hallucination", "closed-domain"): (0.43, 0.38, 0.26, 0.21, 0.19, 0.18),
     ("rude", "basic"): (0.14, 0.12, 0.08, 0.06, 0.06, 0.07),
     ("rude", "respectful"): (0.12, 0.08, 0.05, 0.03, 0.02, 0.02),

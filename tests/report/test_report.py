@@ -79,6 +79,12 @@ def test_the_headline_is_no_stronger_than_the_interval(tmp_path: Path) -> None:
     assert f"do not clearly prefer PPO or SFT: PPO wins 53{BLANK}% of prompts" in page_of(path)
 
 
+def test_what_is_not_made_up_stands_beside_what_was_answered(page: str) -> None:
+    card = page.split("<h3>Hallucination, closed domain</h3>")[1].split("<h3>")[0]
+    assert re.findall(r"of the same prompts done as asked: ([^<]+)", card) == [f"54{BLANK}%"]
+    assert page.count("of the same prompts done as asked") == 1
+
+
 def test_what_users_wrote_stays_text(page: str) -> None:
     tags = Tags(page).found
     assert not {"script", "img", "iframe", "object", "base", "form"} & {tag for tag, _ in tags}

@@ -204,6 +204,9 @@ def _card(source: Source, label: str, name: str, settings: list[str], better: st
         for setting in settings + source.settings(name):
             if found := source.find(name, policy, setting):
                 base = source.find(name, "base", setting)
+                # an answer that says nothing makes nothing up: the share answered stands beside
+                also = "closed_follows" if name == "hallucination" else ""
+                answered = source.find(also, policy)
                 return {
                     "label": label,
                     "policy": policy,
@@ -218,6 +221,7 @@ def _card(source: Source, label: str, name: str, settings: list[str], better: st
                     "beyond": beyond_chance(found, base) if base else 0,
                     "better": better,
                     "line": name == "win_rate",
+                    "answered": number(answered.mean) if answered else "",
                 }
     return {"label": label, "policy": ""}
 
