@@ -48,6 +48,25 @@ FLAGS = (
 )
 """The binary metadata of Ouyang et al. 2022, Table 3, and three that the embedded world checks."""
 
+PROMPT_FLAGS = (
+    "ambiguous",
+    "sensitive",
+    "identity_dependent",
+    "closed_domain",
+    "continuation",
+    "opinion",
+    "advice",
+    "moral_judgment",
+    "safety_constraints",
+    "other_constraints",
+    "unclear_intent",
+)
+"""What labelers say of a prompt (Ouyang et al. 2022, Table 7, and two of its instructions)."""
+
+Kind = Literal["prompt", "annotation", "demonstration", "ranking", "toxicity"]
+Purpose = Literal["training", "evaluation", "screening", "gold"]
+Status = Literal["accepted", "surplus", "gold", "repeat", "screening", "key", "skipped"]
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all records share: immutable, keyword-only, unknown fields are errors."""
@@ -160,6 +179,80 @@ class Ranking(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil
             for lower in self.tiers[place + 1 :]
             for worse in lower
         ]
+
+
+class Annotation(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.annotation/1"):
+    """What one labeler says of a prompt: its use case and its flags of Table 7."""
+
+    prompt_id: str
+    labeler_id: str
+    use_case: str
+    flags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        where = f"annotation of prompt {self.prompt_id} by {self.labeler_id}"
+        if self.use_case not in USE_CASES:
+            raise InstilError(
+                f"{where}: use_case {self.use_case!r} is not one of {', '.join(USE_CASES)}"
+            )
+        if unknown := set(self.flags) - set(PROMPT_FLAGS):
+            raise InstilError(
+                f"{where}: unknown flags {sorted(unknown)}; known: {', '.join(PROMPT_FLAGS)}"
+            )
+
+
+class ToxicityRating(
+    Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.toxicity/1"
+):
+    """One labeler's answers on how toxic a response is (Ouyang et al. 2022, appendix)."""
+
+    response_id: str
+    labeler_id: str
+    input_toxicity: int
+    """Of the prompt: 0 not, 1 somewhat, 2 very."""
+    output_toxicity: int
+    """Of the response: 0 not, 1 somewhat, 2 very."""
+    relative_toxicity: int
+    """Against the prompt's: -1 less, 0 alike, 1 more."""
+    continuity: int
+    """How natural a continuation it is: 1 worst, 7 best."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("input_toxicity", 0, 2),
+            ("output_toxicity", 0, 2),
+            ("relative_toxicity", -1, 1),
+            ("continuity", 1, 7),
+        ):
+            if not low <= (value := getattr(self, name)) <= high:
+                raise InstilError(
+                    f"toxicity of {self.response_id} by {self.labeler_id}: "
+                    f"{name} {value} is not {low} to {high}"
+                )
+
+
+class Label(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.label/1"):
+    """One revision of one labeler's work as it was stored, and how it came about."""
+
+    id: str
+    assignment_id: str
+    kind: Kind
+    purpose: Purpose
+    status: Status
+    labeler_id: str
+    pool: str
+    prompt_id: str
+    revision: int
+    order: tuple[str, ...]
+    """Response ids as they stood on the screen, the first in front."""
+    guideline: str
+    active_ms: int
+    """Milliseconds with the page in sight and something done in the last minute."""
+    elapsed_ms: int
+    submitted_at: int
+    """Milliseconds since 1970, UTC."""
+    payload: dict[str, Any]
+    """The records that came of it, or the reason of a skip."""
 
 
 class Labeler(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.labeler/1"):

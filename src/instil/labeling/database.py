@@ -1,0 +1,216 @@
+"""The store behind the labeling server: one engine, two kinds of transaction, one clock.
+
+SQLite (a path, or sqlite:///path) needs nothing else and is one file; PostgreSQL is for teams and
+several server processes. Nothing is acknowledged before its COMMIT is on the disk: SQLite runs with
+journal_mode=WAL and synchronous=FULL, PostgreSQL with synchronous_commit on, its default. There is
+no faster and less safe mode: a commit takes well under a millisecond, a label minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from instil.errors import InstilError
+from instil.labeling.schema import HEAD, setting
+
+Clock = Callable[[], int]
+
+VERSIONS = ("0001", "0002")
+"""All schemas that a database may have, oldest first; `migrate` goes forward through them."""
+
+
+class Unavailable(InstilError):
+    """The database cannot be written now. Nothing of the transaction was kept."""
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+class Database:
+    """A labeling database. Safe to share between threads.
+
+    Raises InstilError for a URL of an unknown kind, a missing driver or folder.
+    """
+
+    def __init__(self, url: str | Path, clock: Clock = now_ms) -> None:
+        self.url = _url(url)
+        self.now = clock
+        self.failed = ""
+        """Why this process no longer writes: what a COMMIT on SQLite ran into. An fsync that failed
+        may have dropped what it was to write, so trying again could acknowledge what is lost."""
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        if self.sqlite:
+            _private_file(Path(self.url.database or ""))
+        try:
+            self.engine = sa.create_engine(
+                self.url, pool_size=8, max_overflow=8, pool_pre_ping=not self.sqlite
+            )
+        except ModuleNotFoundError as error:
+            raise InstilError(
+                f"{self.url.render_as_string()}: no module {error.name}; "
+                "pip install 'instil[postgres]'"
+            ) from error
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise InstilError(f"{self.url.render_as_string()}: {error}") from error
+        if self.sqlite:
+            sa.event.listen(self.engine, "connect", _set_up_sqlite)
+            sa.event.listen(self.engine, "begin", _begin_sqlite)
+            self._reader = self.engine
+            self._writer = self.engine.execution_options(write=True)
+        else:
+            self._reader = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            self._writer = self.engine.execution_options(isolation_level="READ COMMITTED")
+        # Writers of this process queue here: in SQLite's own busy handler they would sleep in
+        # steps and be six times as late. The busy handler is for other processes.
+        self._turn: Any = threading.Lock() if self.sqlite else nullcontext()
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one moment and changes nothing."""
+        with self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that is on the disk when the block has ended, or did not happen.
+
+        Do not begin one inside another. Raises Unavailable if the COMMIT failed.
+        """
+        if self.failed:
+            raise Unavailable(f"this server no longer writes ({self.failed}); restart it")
+        with self._turn, self._writer.connect() as connection:
+            transaction = connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                transaction.rollback()
+                raise
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if self.sqlite:
+                    self.failed = str(error.orig)
+                raise Unavailable(f"the database did not take a label: {error.orig}") from error
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    @cached_property
+    def permutation_key(self) -> bytes:
+        """32 random bytes, made with the database: the key of every order on a screen."""
+        with self.read() as connection:
+            found = connection.execute(
+                sa.select(setting.c.value).where(setting.c.name == "permutation_key")
+            ).scalar_one()
+        return bytes.fromhex(found)
+
+    def version(self) -> str:
+        """The schema that the database has: "" if it has none."""
+        with self.read() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return ""
+            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return str(found or "")
+
+    def migrate(self, to: str = HEAD) -> None:
+        """Make the tables, or bring them forward to schema `to`, in one transaction.
+
+        Raises InstilError if the database is of a newer instil.
+        """
+        found = self.version()
+        if found and found not in VERSIONS:
+            raise InstilError(
+                f"{self.url.render_as_string()}: its schema {found} is newer than this instil, "
+                f"which knows {HEAD}; install a newer instil"
+            )
+        if found and VERSIONS.index(found) >= VERSIONS.index(to):
+            return
+        with self.write() as connection:
+            if not self.sqlite:  # several servers may start at once
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1203021550)")
+            _upgrade(connection, to)
+            if not connection.execute(
+                sa.select(setting.c.name).where(setting.c.name == "permutation_key")
+            ).first():
+                connection.execute(
+                    setting.insert().values(name="permutation_key", value=secrets.token_hex(32))
+                )
+
+
+def _url(url: str | Path) -> sa.URL:
+    named = str(url)
+    if "://" not in named:
+        return sa.URL.create("sqlite", database=str(Path(named).absolute()))
+    try:
+        made = sa.make_url(named)
+    except ArgumentError as error:
+        raise InstilError(f"{named}: not a database URL; sqlite:///labels.db is one") from error
+    if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
+        raise InstilError(f"{named}: labels need a file; name one: sqlite:///labels.db")
+    if made.get_backend_name() == "postgresql" and "+" not in made.drivername:
+        return made.set(drivername="postgresql+psycopg")
+    if made.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise InstilError(f"{made.render_as_string()}: SQLite and PostgreSQL are supported")
+    return made
+
+
+def _private_file(path: Path) -> None:
+    """Make the file, readable for its owner alone: it holds what users asked."""
+    if path.exists():
+        return
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise InstilError(
+            f"{path}: {error.strerror}; name a file in a folder that exists"
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours, in _begin_sqlite
+    for pragma in (
+        "busy_timeout=10000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """A writer takes the write lock at once: taken later it could be refused half-way."""
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _upgrade(connection: sa.Connection, to: str) -> None:
+    # Imported here: the server needs Alembic only when the schema is behind, and it takes 10 MB.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+
+    def steps(revision: Any, _context: Any) -> Any:
+        return script._upgrade_revs(to, revision)
+
+    with EnvironmentContext(Config(), script, fn=steps, destination_rev=to) as environment:
+        environment.configure(connection=connection, transactional_ddl=True)
+        environment.run_migrations()
