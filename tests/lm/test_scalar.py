@@ -7,6 +7,8 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    CodeGenConfig,
+    CodeGenForCausalLM,
     Qwen2Config,
     Qwen3Config,
 )
@@ -162,3 +164,11 @@ def test_values_of_equal_prompts_are_read_once(policy):
     assert torch.allclose(together, apart, atol=1e-5)
     for one, other in zip(gradients_of(model, together), gradients_of(model, apart), strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * other.abs().max())
+
+
+def test_what_could_not_be_saved_is_refused_before_it_is_trained():
+    config = CodeGenConfig(
+        vocab_size=40, n_positions=16, n_embd=16, n_layer=1, n_head=2, rotary_dim=4
+    )
+    with pytest.raises(InstilError, match="no sequence classifier of a codegen"):
+        ScalarModel.from_policy(CodeGenForCausalLM(config), seed=0)

@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from instil.errors import InstilError
 from instil.lm.adapters import merged
@@ -48,13 +52,18 @@ class ScalarModel(nn.Module):
         that is loaded; a copy keeps its own.
 
         The head's weights are normal with deviation 1/sqrt(D+1), its bias is 0, as in Stiennon et
-        al. 2020.
+        al. 2020. Raises InstilError if the result could not be saved.
         """
         if isinstance(policy, PreTrainedModel):
             backbone: Any = copy.deepcopy(policy.base_model)
             set_dropout(backbone, 0.0)
         else:
             backbone = load_policy(policy, precision=precision).base_model
+        if type(backbone.config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+            raise InstilError(
+                f"transformers has no sequence classifier of a {backbone.config.model_type}, so a "
+                "reward model or value function of it could not be saved; take another model"
+            )
         width = backbone.config.get_text_config().hidden_size
         noise = torch.Generator().manual_seed(seed)
         weight = torch.randn(1, width, generator=noise) / math.sqrt(width + 1)
@@ -80,11 +89,8 @@ class ScalarModel(nn.Module):
         sequence-classification directory."""
         config = copy.deepcopy(self.backbone.config)
         config.num_labels, config.pad_token_id = 1, codec.pad_id
-        try:
-            with torch.device("meta"):
-                model: Any = AutoModelForSequenceClassification.from_config(config)
-        except ValueError as error:
-            raise InstilError(f"{path}: {config.model_type} has no sequence classifier") from error
+        with torch.device("meta"):
+            model: Any = AutoModelForSequenceClassification.from_config(config)
         setattr(model, model.base_model_prefix, self.backbone)
         model.score = self.head
         with merged(self):
