@@ -102,6 +102,8 @@ PLAIN = {
 TESTED_ELSEWHERE: dict[str, str] = {
     "__init__.py": "the version only; see test_cli.py",
     "__main__.py": "run by test_cli.py",
+    "labeling/migrations/versions/v0001_first.py": "tests/labeling/test_migrations.py",
+    "labeling/migrations/versions/v0002_survey.py": "tests/labeling/test_migrations.py",
     "convert/rows.py": "one format a function; test_convert.py has a row of each",
     "report/details.py": "test_report.py reads the page that it is a part of, as below",
     "report/figures.py": "",

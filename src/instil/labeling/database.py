@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ Clock = Callable[[], int]
 
 VERSIONS = ("0001", "0002")
 """All schemas that a database may have, oldest first; `migrate` goes forward through them."""
+
+
+PRAGMAS = (
+    "busy_timeout=10000",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "fullfsync=ON",  # macOS alone: there fsync leaves data in the disk's own memory
+    "foreign_keys=ON",
+    "secure_delete=ON",
+)
+"""What SQLite is told at every connection; the first is how long it waits for other processes."""
 
 
 class Unavailable(InstilError):
@@ -54,23 +66,19 @@ class Database:
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite:
             _private_file(Path(self.url.database or ""))
-        try:
-            self.engine = sa.create_engine(
-                self.url, pool_size=8, max_overflow=8, pool_pre_ping=not self.sqlite
-            )
-        except ModuleNotFoundError as error:
-            raise InstilError(
-                f"{self.url.render_as_string()}: no module {error.name}; "
-                "pip install 'instil[postgres]'"
-            ) from error
-        except (ArgumentError, NoSuchModuleError) as error:
-            raise InstilError(f"{self.url.render_as_string()}: {error}") from error
+        self.engine = self._engine()
         if self.sqlite:
-            sa.event.listen(self.engine, "connect", _set_up_sqlite)
-            sa.event.listen(self.engine, "begin", _begin_sqlite)
-            self._reader = self.engine
+            # a pool of its own, whose connections refuse to write, as PostgreSQL's below do
+            self._reader = self._engine()
+            for engine, pragmas in (
+                (self.engine, PRAGMAS),
+                (self._reader, (*PRAGMAS, "query_only=ON")),
+            ):
+                sa.event.listen(engine, "connect", partial(_set_up_sqlite, pragmas))
+                sa.event.listen(engine, "begin", _begin_sqlite)
             self._writer = self.engine.execution_options(write=True)
         else:
+            sa.event.listen(self.engine, "connect", _set_up_postgresql)
             self._reader = self.engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
@@ -78,6 +86,19 @@ class Database:
         # Writers of this process queue here: in SQLite's own busy handler they would sleep in
         # steps and be six times as late. The busy handler is for other processes.
         self._turn: Any = threading.Lock() if self.sqlite else nullcontext()
+
+    def _engine(self) -> sa.Engine:
+        name = self.url.render_as_string()
+        try:
+            return sa.create_engine(
+                self.url, pool_size=8, max_overflow=8, pool_pre_ping=not self.sqlite
+            )
+        except ModuleNotFoundError as error:
+            raise InstilError(
+                f"{name}: no module {error.name}; pip install 'instil[postgres]'"
+            ) from error
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise InstilError(f"{name}: {error}") from error
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -103,13 +124,15 @@ class Database:
             try:
                 transaction.commit()
             except DBAPIError as error:
+                connection.invalidate(error)  # its transaction may be open still
                 if self.sqlite:
                     self.failed = str(error.orig)
-                raise Unavailable(f"the database did not take a label: {error.orig}") from error
+                raise Unavailable(f"the database did not keep it: {error.orig}") from error
 
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+        self._reader.dispose()
 
     @cached_property
     def permutation_key(self) -> bytes:
@@ -121,12 +144,25 @@ class Database:
         return bytes.fromhex(found)
 
     def version(self) -> str:
-        """The schema that the database has: "" if it has none."""
-        with self.read() as connection:
-            if not sa.inspect(connection).has_table("alembic_version"):
-                return ""
-            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-        return str(found or "")
+        """The schema that the database has: "" if it has none.
+
+        Raises InstilError if there is no connection, or the schema is a newer instil's.
+        """
+        name = self.url.render_as_string()
+        try:
+            with self.read() as connection:
+                if not sa.inspect(connection).has_table("alembic_version"):
+                    return ""
+                found = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+                version = str(found.scalar() or "")
+        except (DBAPIError, sqlite3.DatabaseError) as error:
+            raise InstilError(f"{name}: {getattr(error, 'orig', error)}") from error
+        if version and version not in VERSIONS:
+            raise InstilError(
+                f"{name}: its schema {version} is newer than this instil, which knows {HEAD}; "
+                "install a newer instil"
+            )
+        return version
 
     def migrate(self, to: str = HEAD) -> None:
         """Make the tables, or bring them forward to schema `to`, in one transaction.
@@ -134,23 +170,36 @@ class Database:
         Raises InstilError if the database is of a newer instil.
         """
         found = self.version()
-        if found and found not in VERSIONS:
-            raise InstilError(
-                f"{self.url.render_as_string()}: its schema {found} is newer than this instil, "
-                f"which knows {HEAD}; install a newer instil"
-            )
         if found and VERSIONS.index(found) >= VERSIONS.index(to):
             return
         with self.write() as connection:
             if not self.sqlite:  # several servers may start at once
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(1203021550)")
             _upgrade(connection, to)
-            if not connection.execute(
-                sa.select(setting.c.name).where(setting.c.name == "permutation_key")
-            ).first():
-                connection.execute(
-                    setting.insert().values(name="permutation_key", value=secrets.token_hex(32))
-                )
+            if connection.execute(sa.select(sa.func.count()).select_from(setting)).scalar() == 0:
+                for name, value in (
+                    ("permutation_key", secrets.token_hex(32)),
+                    ("audit_head", "0:"),
+                ):
+                    connection.execute(setting.insert().values(name=name, value=value))
+
+
+def open_existing(url: str | Path, clock: Clock = now_ms) -> Database:
+    """A database as commands want it, which read or change what is there.
+
+    Raises InstilError if there is none, or if its schema is not this instil's.
+    """
+    made = _url(url)
+    if made.get_backend_name() == "sqlite" and not Path(made.database or "").is_file():
+        raise InstilError(f"{made.database}: no such file; `instil label --db` makes one")
+    database = Database(url, clock)
+    if (found := database.version()) != HEAD:
+        raise InstilError(
+            f"{made.render_as_string()}: "
+            + (f"its schema is {found}, not {HEAD}" if found else "this is no labeling database")
+            + "; `instil label --db` brings it forward"
+        )
+    return database
 
 
 def _url(url: str | Path) -> sa.URL:
@@ -159,8 +208,9 @@ def _url(url: str | Path) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(named).absolute()))
     try:
         made = sa.make_url(named)
-    except ArgumentError as error:
-        raise InstilError(f"{named}: not a database URL; sqlite:///labels.db is one") from error
+    except (ArgumentError, ValueError) as error:
+        shown = named.rpartition("@")[2]  # without the password
+        raise InstilError(f"{shown}: not a database URL; sqlite:///labels.db is one") from error
     if made.get_backend_name() == "sqlite" and made.database in (None, "", ":memory:"):
         raise InstilError(f"{named}: labels need a file; name one: sqlite:///labels.db")
     if made.get_backend_name() == "postgresql" and "+" not in made.drivername:
@@ -182,16 +232,19 @@ def _private_file(path: Path) -> None:
         ) from error
 
 
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
+def _set_up_sqlite(pragmas: Sequence[str], connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours, in _begin_sqlite
-    for pragma in (
-        "busy_timeout=10000",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "secure_delete=ON",
-    ):
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_up_postgresql(connection: Any, _record: Any) -> None:
+    """A server may be set to acknowledge before it has written; not to us."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('synchronous_commit')")
+        if cursor.fetchone()[0] == "off":
+            cursor.execute("SET synchronous_commit TO on")
+    connection.commit()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -18,16 +18,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from instil import stats
+from instil.labeling.panel import Meeting, Panel, meet, panels
+from instil.labeling.panel import compare as compare
 from instil.records import FLAGS, Ranking, Rating
-from instil.stats import Estimate
+from instil.stats import Array, Estimate
 
+Mean = Callable[[ArrayLike, stats.Clusters | None], Estimate]
 Level = Literal["nominal", "ordinal", "interval"]
 Status = Literal["accepted", "surplus", "gold", "repeat", "screening", "key"]
 
@@ -156,30 +160,22 @@ class LabelerPair:
     """Cohen's kappa of better, tied and worse."""
 
 
-class Meeting(NamedTuple):
-    """Two labels of one prompt, and what each says of every two responses: see `compare`."""
-
-    one: Judgement
-    other: Judgement
-    said: list[tuple[int, int]]
-
-
 def overview(judgements: Iterable[Judgement]) -> Overview:
     """The accepted and surplus labels among `judgements`."""
     work = [j for j in judgements if j.status in INDEPENDENT]
-
-    def within(name: str) -> dict[str, Agreement]:
-        kinds = sorted({getattr(j, name) for j in work} - {""})
-        return {k: agreement_of(j for j in work if getattr(j, name) == k) for k in kinds}
-
+    of_prompts = panels(work)
+    by_use_case: dict[str, list[Panel]] = defaultdict(list)
+    for panel in of_prompts:
+        by_use_case[panel.judgements[0].use_case].append(panel)
+    pools = sorted({j.pool for j in work} - {""})
     return Overview(
         labels=len(work),
         labelers=len({j.labeler_id for j in work}),
-        prompts=len({j.prompt_id for j in work}),
-        agreement=agreement_of(work),
+        prompts=len(of_prompts),
+        agreement=_agreement(of_prompts),
         habits=habits_of(work),
-        by_pool=within("pool"),
-        by_use_case=within("use_case"),
+        by_pool={pool: _agreement([p.within(pool) for p in of_prompts]) for pool in pools},
+        by_use_case={name: _agreement(of) for name, of in sorted(by_use_case.items()) if name},
     )
 
 
@@ -207,64 +203,73 @@ def labeler_pairs(judgements: Iterable[Judgement]) -> list[LabelerPair]:
     shared: dict[tuple[str, str], list[Meeting]] = defaultdict(list)
     for m in _meetings(sorted(judgements, key=lambda j: j.labeler_id)):
         shared[m.one.labeler_id, m.other.labeler_id].append(m)
-    said = {two: [said for m in met for said in m.said] for two, met in shared.items()}
     return [
-        LabelerPair(*two, _strict(shared[two]), stats.cohen_kappa(*zip(*said[two], strict=True)))
-        for two in sorted(shared)
+        LabelerPair(
+            *two, _strict(met), stats.cohen_kappa(*(said.tolist() for said in _said(met)[:2]))
+        )
+        for two, met in sorted(shared.items())
     ]
 
 
 def agreement_of(judgements: Iterable[Judgement]) -> Agreement:
     """Agreement of the labelers of those `judgements` that are accepted or surplus."""
-    groups = _by_prompt(j for j in judgements if j.status in INDEPENDENT).values()
-    twice = [j for group in groups if len({j.labeler_id for j in group}) > 1 for j in group]
-    ranked = [(j.labeler_id, j.ranking) for j in twice if j.ranking]
-    ratings = [rating for j in twice for rating in j.ratings]
-    meetings = list(_meetings(twice))
-    said = [(a, b, m.one.prompt_id) for m in meetings for a, b in m.said]
-    orders = _judged_twice((labeler, _orders(ranking)) for labeler, ranking in ranked)
-    places = _judged_twice((labeler, _places(ranking)) for labeler, ranking in ranked)
-    overall = _judged_twice((r.labeler_id, {r.response_id: r.overall}) for r in ratings)
-    flags = {
-        flag: _judged_twice((r.labeler_id, {r.response_id: flag in r.flags}) for r in ratings)
-        for flag in FLAGS
-        if any(flag in r.flags for r in ratings)
-    }
-    counts = [[judged.count(order) for order in (-1, 0, 1)] for judged in orders]
+    return _agreement(panels(j for j in judgements if j.status in INDEPENDENT))
+
+
+def _agreement(of_prompts: Iterable[Panel]) -> Agreement:
+    twice = [p for p in of_prompts if len({j.labeler_id for j in p.judgements}) > 1]
+    meetings = [meeting for panel in twice for meeting in panel.meetings()]
+    first, second, prompts = _said(meetings)
+    last = [panel.last_of_each() for panel in twice]
+    orders = _table([panel.orders for panel in last])
+    flags = {flag for p in twice for j in p.judgements for r in j.ratings for flag in r.flags}
     return Agreement(
         strict=_strict(meetings),
-        with_ties=_estimate(
-            [(1 - abs(a - b) / 2, prompt) for a, b, prompt in said], stats.win_rate
-        ),
-        same=_estimate([(float(a == b), prompt) for a, b, prompt in said], stats.win_rate),
-        tau=_estimate([(tau, m.one.prompt_id) for m in meetings for tau in _tau(m.said)]),
+        with_ties=_estimate(1 - abs(first - second) / 2, prompts, stats.win_rate),
+        same=_estimate(first == second, prompts, stats.win_rate),
+        tau=_estimate(*_taus(meetings), mean_within(-1, 1)),
         order_alpha=_alpha(orders, "nominal"),
-        rank_alpha=_alpha(places, "ordinal"),
-        overall_alpha=_alpha(overall, "interval"),
-        flag_alphas={flag: _alpha(judged, "nominal") for flag, judged in flags.items()},
-        fleiss=stats.fleiss_kappa(counts) if len(set(map(sum, counts))) == 1 else math.nan,
+        rank_alpha=_alpha(_table([panel.places for panel in last]), "ordinal"),
+        overall_alpha=_alpha(_table([panel.overall for panel in last]), "interval"),
+        flag_alphas={
+            flag: _alpha(_table([panel.flagged(flag) for panel in last]), "nominal")
+            for flag in FLAGS
+            if flag in flags
+        },
+        fleiss=_fleiss(orders),
     )
 
 
 def habits_of(judgements: Iterable[Judgement]) -> Habits:
     """How all of `judgements` were made; intervals are clustered by prompt."""
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
+    prompts: dict[str, list[str]] = defaultdict(list)
     for j in judgements:
         for name, values in _habits(j):
-            found[name] += [(value, j.prompt_id) for value in values]
+            found[name] += values
+            prompts[name] += [j.prompt_id] * len(values)
+
+    def mean(name: str, estimate: Mean) -> Estimate | None:
+        return _estimate(found[name], prompts[name], estimate)
+
     return Habits(
-        seconds=_estimate(found["seconds"]),
-        first_shown=_estimate(found["first_shown"]),
-        longer=_estimate(found["longer"]),
-        ties=_estimate(found["ties"], stats.win_rate),
-        inversions=_estimate(found["inversions"], stats.win_rate),
+        seconds=mean("seconds", mean_within(0, math.inf)),
+        first_shown=mean("first_shown", mean_within(-1, 1)),
+        longer=mean("longer", mean_within(-1, 1)),
+        ties=mean("ties", stats.win_rate),
+        inversions=mean("inversions", stats.win_rate),
     )
 
 
-def compare(one: Ranking, other: Ranking) -> list[tuple[int, int]]:
-    """What each says of every two responses of both: -1 the first by id is better, 0 tied, 1."""
-    mine, theirs = _orders(one), _orders(other)
-    return [(order, theirs[two]) for two, order in mine.items() if two in theirs]
+def mean_within(least: float, most: float) -> Mean:
+    """`stats.mean_estimate` for values from `least` to `most`; its interval is cut to that."""
+
+    def estimate(values: ArrayLike, clusters: stats.Clusters | None) -> Estimate:
+        found = stats.mean_estimate(values, clusters)
+        # in this order an end that is nan stays nan
+        return replace(found, low=max(found.low, least), high=min(found.high, most))
+
+    return estimate
 
 
 def _labeler(
@@ -277,9 +282,9 @@ def _labeler(
     third, turn = len(work) // 3, {j.label_id: place for place, j in enumerate(work)}
     use_cases = sorted({j.use_case for j, _ in met} - {""})
     by_use_case = {u: _strict(m for j, m in met if j.use_case == u) for u in use_cases}
-    gold = [m for j in own if j.status == "gold" for m in _meet(j, key_of[j.prompt_id])]
+    gold = [m for j in own if j.status == "gold" for m in meet(j, key_of[j.prompt_id])]
     first = _by_prompt(work)
-    repeats = [m for j in own if j.status == "repeat" for m in _meet(j, first[j.prompt_id])]
+    repeats = [m for j in own if j.status == "repeat" for m in meet(j, first[j.prompt_id])]
     return LabelerQuality(
         labeler_id=name,
         labels=len(work),
@@ -313,38 +318,30 @@ def _habits(j: Judgement) -> Iterator[tuple[str, list[float]]]:
     yield "inversions", [float(overall[better] < overall[worse]) for better, worse in rated]
 
 
-def _orders(ranking: Ranking) -> dict[tuple[str, str], int]:
-    ranks = sorted(ranking.ranks().items())
-    return {(x, y): (a > b) - (a < b) for (x, a), (y, b) in combinations(ranks, 2)}
-
-
-def _places(ranking: Ranking) -> dict[str, float]:
-    """Each response's place, 0 best and 1 worst whatever K; those tied share their mean place."""
-    places: dict[str, float] = {}
-    last = len(ranking.response_ids()) - 1
-    for tier in ranking.tiers:
-        places |= dict.fromkeys(tier, (len(places) + (len(tier) - 1) / 2) / last)
-    return places
-
-
-def _meet(one: Judgement, others: Iterable[Judgement]) -> Iterator[Meeting]:
-    for other in others:
-        if one.ranking and other.ranking and (said := compare(one.ranking, other.ranking)):
-            yield Meeting(one, other, said)
-
-
 def _meetings(judgements: Iterable[Judgement]) -> Iterator[Meeting]:
     """Every two accepted or surplus labels of one prompt by two labelers."""
-    for group in _by_prompt(j for j in judgements if j.status in INDEPENDENT).values():
-        for place, one in enumerate(group):
-            yield from _meet(one, (j for j in group[place + 1 :] if j.labeler_id != one.labeler_id))
+    for panel in panels(j for j in judgements if j.status in INDEPENDENT):
+        yield from panel.meetings()
 
 
-def _tau(said: list[tuple[int, int]]) -> list[float]:
-    """Kendall's tau-b of two rankings, from their pairs; nothing if one of them ties all."""
-    a, b = np.array(said).T
-    scale = math.sqrt(float((a @ a) * (b @ b)))
-    return [float(a @ b) / scale] if scale else []
+def _said(meetings: Sequence[Meeting]) -> tuple[Array, Array, list[str]]:
+    """What the first says of every two responses, what the second, and the prompt of each."""
+    if not meetings:
+        return np.empty(0), np.empty(0), []
+    first, second = np.concatenate([m.said for m in meetings], axis=1)
+    return first, second, [m.one.prompt_id for m in meetings for _ in m.said[0]]
+
+
+def _taus(meetings: Sequence[Meeting]) -> tuple[list[float], list[str]]:
+    """Kendall's tau-b of two rankings, from their pairs; left out if one of them ties all."""
+    found: list[float] = []
+    prompts: list[str] = []
+    for meeting in meetings:
+        a, b = meeting.said
+        if scale := math.sqrt(np.count_nonzero(a) * np.count_nonzero(b)):
+            found.append(float((a * b).sum()) / scale)
+            prompts.append(meeting.one.prompt_id)
+    return found, prompts
 
 
 def _by_prompt(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
@@ -354,35 +351,36 @@ def _by_prompt(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
     return groups
 
 
-def _judged_twice(judged: Iterable[tuple[str, Mapping[Any, float]]]) -> list[list[float]]:
-    """From (labeler, {item: value}) the values of each item that two labelers judged."""
-    items: dict[Any, dict[str, float]] = defaultdict(dict)
-    for labeler, values in judged:
-        for item, value in values.items():
-            items[item][labeler] = value
-    return [list(values.values()) for values in items.values() if len(values) > 1]
+def _table(parts: Sequence[Array]) -> Array:
+    """The parts (labels, items) side by side, filled up with nan below."""
+    table = np.full((max(map(len, parts), default=0), sum(p.shape[1] for p in parts)), math.nan)
+    start = 0
+    for part in parts:
+        table[: len(part), start : start + part.shape[1]] = part
+        start += part.shape[1]
+    return table[:, (~np.isnan(table)).sum(axis=0) > 1]
 
 
-def _alpha(items: Sequence[Sequence[float]], level: Level) -> float:
-    if not items:
-        return math.nan
-    table = np.full((max(map(len, items)), len(items)), math.nan)
-    for place, judged in enumerate(items):
-        table[: len(judged), place] = judged
-    return stats.krippendorff_alpha(table, level)
+def _alpha(table: Array, level: Level) -> float:
+    return stats.krippendorff_alpha(table, level) if table.size else math.nan
+
+
+def _fleiss(orders: Array) -> float:
+    counts = np.stack([(orders == order).sum(axis=0) for order in (-1, 0, 1)], axis=1)
+    judged = set(counts.sum(axis=1).tolist())
+    return stats.fleiss_kappa(counts) if len(judged) == 1 else math.nan
 
 
 def _strict(meetings: Iterable[Meeting]) -> Estimate | None:
-    said = [(a == b, m.one.prompt_id) for m in meetings for a, b in m.said if a and b]
-    return _estimate([(float(alike), prompt) for alike, prompt in said], stats.win_rate)
+    first, second, prompts = _said(list(meetings))
+    ordered = np.flatnonzero(first * second)
+    alike = (first == second)[ordered]
+    return _estimate(alike, [prompts[pair] for pair in ordered], stats.win_rate)
 
 
-def _estimate(
-    values: Sequence[tuple[float, str]],
-    estimate: Callable[[Sequence[float], Sequence[str]], Estimate] = stats.mean_estimate,
-) -> Estimate | None:
-    """From (value, prompt) the mean, clustered by prompt; None without values."""
-    return estimate([x for x, _ in values], [prompt for _, prompt in values]) if values else None
+def _estimate(values: ArrayLike, prompts: Sequence[str], estimate: Mean) -> Estimate | None:
+    """The mean, clustered by prompt; None without values."""
+    return estimate(values, prompts) if prompts else None
 
 
 def _difference(one: Estimate | None, other: Estimate | None) -> Estimate | None:

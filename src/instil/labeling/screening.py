@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from instil.errors import InstilError
-from instil.labeling.quality import compare
+from instil.labeling.quality import compare, mean_within
 from instil.records import Ranking, Rating
-from instil.stats import Estimate, cohen_kappa, mean_estimate, win_rate
+from instil.stats import Estimate, cohen_kappa, win_rate
 
 Measure = Literal["flags", "rankings", "demonstrations"]
 
@@ -122,7 +122,7 @@ def measures(
     flags = _share([(text, said == key_said) for text, said, key_said in flagged])
     rankings = _share(ordered)
     demonstrations = (
-        mean_estimate([score for _, score in scores], [name for name, _ in scores])
+        mean_within(1, 7)([score for _, score in scores], [name for name, _ in scores])
         if scores
         else None
     )
