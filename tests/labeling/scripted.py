@@ -60,7 +60,7 @@ class Served:
                     return
             except httpx2.TransportError:
                 pass
-            time.sleep(0.02)
+            time.sleep(0.05)
         raise TimeoutError("the server does not come up")
 
     def kill(self) -> None:
@@ -152,7 +152,7 @@ class Labeler(threading.Thread):
                 assert response.status_code == expected, (method, path, response.text)
                 return response
             self.ledger.retries += 1
-            time.sleep(0.02)
+            time.sleep(0.05)
 
 
 def labelers(served: Served, db: Database, accounts: list, stop: threading.Event) -> list[Labeler]:

@@ -103,9 +103,11 @@ def test_one_labeler_in_many_windows_holds_one_task(store):
 
 
 def test_the_same_task_until_it_is_done(store):
-    store.batch("ranking", tasks=2)
+    store.batch("ranking", tasks=2, training=2)
     db, ann = store.db, store["ann"]
+    assert assign.waiting(db, ann)["ranking"] == 2
     first = assign.claim(db, ann, "ranking")
+    assert assign.waiting(db, ann)["ranking"] == 2  # the other seat of it is for others
     store.clock.pass_(hours=5)  # over, and nobody took it: it is held again, by the same token
     again = assign.claim(db, ann, "ranking")
     assert (again.id, again.order) == (first.id, first.order)

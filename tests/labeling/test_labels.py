@@ -176,16 +176,20 @@ def test_late_work_is_surplus_when_all_is_done(store, held):
     ]
 
 
-def test_one_labeler_is_not_counted_twice(store, held):
+def test_one_labeler_is_not_counted_twice(store):
     """The lease ran out, the task came back to the same labeler, and the old window hands in."""
+    store.batch("ranking", training=3)
+    db, ann, bob = store.db, store["ann"], store["bob"]
+    old = assign.claim(db, ann, "ranking")
     store.clock.pass_(hours=5)
-    bob = assign.claim(store.db, store["bob"], "ranking")
-    new = assign.claim(store.db, store["ann"], "ranking")
-    assert new.task_id == held.task_id and new.id != held.id
-    labels.submit(store.db, store["ann"], new.id, "k1", 0, answer(4), 5)
-    assert labels.submit(store.db, store["ann"], held.id, "k2", 0, answer(4), 5).status == "late"
-    labels.submit(store.db, store["bob"], bob.id, "k", 0, answer(4), 5)
-    assert [row.status for row in rows(store.db)].count("accepted") == 2
+    taken = assign.claim(db, bob, "ranking")
+    new = assign.claim(db, ann, "ranking")
+    assert new.task_id == old.task_id and new.id != old.id and taken.seat_id == old.seat_id
+    labels.submit(db, ann, new.id, "k1", 0, answer(4), 5)
+    assert labels.submit(db, ann, old.id, "k2", 0, answer(4), 5).status == "late"
+    assert sorted(state for state, _ in seats(db)) == ["done", "free", "held"]
+    labels.submit(db, bob, taken.id, "k", 0, answer(4), 5)
+    assert [row.status for row in rows(db)].count("accepted") == 2
 
 
 def test_a_clock_that_jumps_back_gives_no_negative_time(store, held):

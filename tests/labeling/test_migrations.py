@@ -61,17 +61,14 @@ def tables(connection: sa.Connection) -> dict[str, Any]:
     """What the database says of its tables."""
     inspector = sa.inspect(connection)
 
+    def plain(value: Any) -> Any:
+        """Types and conditions as their SQL."""
+        if isinstance(value, dict):
+            return sorted((key, plain(one)) for key, one in value.items() if key != "comment")
+        return SAME.get(str(value), str(value))
+
     def listed(found: list[Any]) -> list[str]:
-        return sorted(
-            repr(
-                sorted(
-                    (key, SAME.get(str(value), str(value)))
-                    for key, value in one.items()
-                    if key not in UNTOLD
-                )
-            )
-            for one in found
-        )
+        return sorted(repr(plain(one)) for one in found)
 
     return {
         name: {
@@ -86,8 +83,8 @@ def tables(connection: sa.Connection) -> dict[str, Any]:
     }
 
 
-UNTOLD = {"comment"}
-SAME = {"FALSE": "0", "TRUE": "1"}  # as SQLite has them
+SAME = {"FALSE": "0", "'0'": "0", "TRUE": "1"}
+"""Ways of writing a default on SQLite."""
 
 
 def triggers(connection: sa.Connection) -> list[str]:

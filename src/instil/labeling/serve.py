@@ -119,19 +119,21 @@ def _database(config: Config, folder: Path) -> Database:
 
 
 def _listen(settings: Settings) -> Any:
-    """A socket bound to the address, before anything is promised about it."""
+    """A socket that listens: who follows a link as soon as it is printed waits, and gets a page."""
     log = logging.getLogger("uvicorn.error")
     log.disabled = True  # it would say in its own words what the error below says
     try:
-        return uvicorn.Config("", settings.host, settings.port, log_config=None).bind_socket()
-    except SystemExit as error:
-        why = error.__context__
+        made = uvicorn.Config("", settings.host, settings.port, log_config=None).bind_socket()
+        made.listen(2048)
+    except (OSError, SystemExit) as error:
+        why = error.__context__ if isinstance(error, SystemExit) else error
         reason = why.strerror if isinstance(why, OSError) else why
         raise InstilError(
             f"{settings.host}:{settings.port}: {reason}; choose another with --port, or 0"
         ) from why
     finally:
         log.disabled = False
+    return made
 
 
 def _welcome(db: Database, settings: Settings) -> None:

@@ -1,0 +1,1 @@
+"""The pages of the labeling server: what labelers, leads and viewers see in a browser."""
