@@ -169,3 +169,33 @@ def test_on_a_phone_the_prompt_is_one_tap_away(show: Any, site: Any) -> None:
     tab.tap()
     assert not seen()
     assert page.evaluate("scrollY") == at
+
+
+NINE = ["word " * 2000 + str(i) for i in range(9)]
+
+
+def test_a_key_touches_a_dozen_nodes_however_long_the_texts(show: Any, site: Any) -> None:
+    page = show(site.task("ranking", NINE))
+    page.wait_for_timeout(300)  # what comes into sight at first is marked as read
+    page.evaluate(
+        """() => {
+          window.touched = [];
+          new MutationObserver((records) => {
+            const nodes = new Set();
+            for (const record of records) {
+              if (record.type !== 'childList') nodes.add(record.target);
+              for (const node of [...record.addedNodes, ...record.removedNodes]) nodes.add(node);
+            }
+            window.touched.push(nodes.size);
+          }).observe(document.body,
+            {subtree: true, childList: true, attributes: true, characterData: true});
+        }"""
+    )
+    keys = [key for i in range(9) for key in ("abcdefghi"[i], str(1 + i % 7))]
+    keys += ["a", "7", "Shift+9", "Shift+ArrowUp", "Shift+ArrowUp", "Shift+ArrowUp", "=", "m", "3"]
+    keys += ["Control+z"] * 12 + ["Control+y"] * 6
+    for key in keys:
+        page.evaluate("touched.length = 0")
+        page.keyboard.press(key)
+        touched = page.evaluate("touched")
+        assert sum(touched) <= 12, (key, touched)

@@ -150,6 +150,7 @@ def test_win_rates_by_pool(evaluated, client):
     assert row.startswith("m1 70.0 %")  # 3.5 of 5
     assert "87.5 %" in row and "n = 4 from 4 prompts" in row  # 3.5 of 4
     assert "0.0 % 0.0 to 97.5 n = 1 from 1 prompt" in row
+    assert "m0" not in row[: row.index("Strength")]  # not against itself
 
 
 def test_win_rates_grow_as_labels_come_in(evaluated, client, known):

@@ -149,8 +149,11 @@ def test_scores_run_from_1_to_7(screened, client, value):
 def test_only_demonstrations_of_candidates_are_scored(small, screened, client, known):
     (task,) = small.batch("ranking", responses=2, training=0)
     label = known.say(small, task, "ann", known.ranked(small, task, "ann", "0 1"))
-    assert client("lead").form(f"/lead/scores/{label}", value="5").status_code == 404
-    assert client("lead").form("/lead/scores/none", value="5").status_code == 404
+    (writing,) = small.batch("demonstration", training=0)
+    text = {"demonstration": {"prompt_id": "p", "labeler_id": "l-ann", "text": "Tea."}}
+    work = known.say(small, writing, "ann", text)
+    for one in (label, work, "none"):
+        assert client("lead").form(f"/lead/scores/{one}", value="5").status_code == 404
 
 
 @pytest.mark.parametrize(

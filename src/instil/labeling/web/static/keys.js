@@ -44,6 +44,7 @@ export function reader(letters, shortcuts) {
       return { command: key.toLowerCase() === "y" || event.shiftKey ? "redo" : "undo" };
     }
     if ((event.ctrlKey || event.metaKey || event.altKey) && !event.getModifierState?.("AltGraph")) return null;
+    if (event.repeat && key === "Enter") return null;
     if (key === "Enter") return isControl(event.target) ? null : { command: "submit" };
 
     const digit = DIGIT.exec(event.code)?.[1]; // by place: on some keyboards digits are typed with Shift

@@ -183,7 +183,7 @@ export function sync(task, { content, show, choose }) {
     return result.reply;
   }
 
-  setInterval(() => document.visibilityState === "visible" && !dirty && !finished && !failures && schedule(0), KEEP_MS);
+  if (!base) setInterval(() => document.visibilityState === "visible" && !dirty && !finished && !failures && schedule(0), KEEP_MS);
   addEventListener("online", () => dirty && schedule(0));
   document.addEventListener("visibilitychange", () => document.hidden && dirty && schedule(0));
 

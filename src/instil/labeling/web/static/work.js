@@ -154,8 +154,9 @@ export function workplace(root, task, { content, describe, take, say }) {
         say("Restored what this browser had kept");
       }
     } else if (task.draft?.content) {
+      const blank = describe({ content: content() });
       take(task.draft);
-      say("Your draft is back");
+      if (describe(task.draft) !== blank) say("Your draft is back");
     } else if (task.answer) {
       take({ answer: task.answer });
       say(`You handed this in already (revision ${task.revision}). Submitting again makes a new revision.`);
