@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import random
+import sqlite3
 from os.path import commonprefix
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instil.intake.dedup import normal_form, prefix_duplicates, tidy
+from instil.intake.dedup import Prefixes, normal_form, tidy
+
+
+def prefix_duplicates(texts: list[str], min_chars: int, min_share: float) -> list[bool]:
+    database = sqlite3.connect("")
+    prefixes = Prefixes(database, min_chars, min_share)
+    duplicates = [not prefixes.add(text) for text in texts]
+    database.close()
+    return duplicates
 
 
 def by_definition(texts: list[str], min_chars: int, min_share: float) -> list[bool]:
@@ -29,7 +38,7 @@ def by_definition(texts: list[str], min_chars: int, min_share: float) -> list[bo
 
 
 @given(
-    st.lists(st.text("ab", min_size=1, max_size=12), unique=True, max_size=40),
+    st.lists(st.text("abé🙂", min_size=1, max_size=12), unique=True, max_size=40),
     st.integers(1, 5),
     st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]),
 )

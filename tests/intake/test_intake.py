@@ -1,8 +1,7 @@
-"""Intake: every rule on prompts whose fate is known, the splits, the files."""
+"""Intake: every rule on prompts whose fate is known, the splits, the files it writes."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -13,12 +12,13 @@ from hypothesis import strategies as st
 
 from instil import jsonl
 from instil.errors import InstilError
-from instil.intake import Config, RawPrompt, clean, read_raw, run, split_of_user
+from instil.intake import Config, RawPrompt, clean, pseudonym, read_raw, run, split_of_user
 from instil.records import Prompt
 
 
 def config(folder: Path = Path(), **given: object) -> Config:
-    return Config(**{"raw": folder / "raw.jsonl", "out": folder / "out", **given})
+    usual = {"raw": folder / "raw.jsonl", "out": folder / "out", "missing_consent": "keep"}
+    return Config(**{**usual, **given})
 
 
 def in_train(_: str) -> str:
@@ -95,7 +95,13 @@ def test_cleaning_clean_prompts_changes_nothing():
 
 
 TEXTS = st.text("ab @.é1", max_size=8)
-RAW = st.builds(RawPrompt, text=TEXTS, user_id=st.sampled_from(["", "u", "v", "w", "x"]))
+RAW = st.builds(
+    RawPrompt,
+    text=TEXTS,
+    user_id=st.sampled_from(["", "u", "v", "w", "x"]),
+    organisation_id=st.sampled_from(["", "", "o", "p"]),
+    consent=st.sampled_from([True, True, False]),
+)
 
 
 @given(st.lists(RAW, max_size=30), st.lists(RAW, max_size=10))
@@ -107,6 +113,7 @@ def test_nothing_is_lost_nobody_crosses_and_appending_moves_nobody(before, after
     splits = defaultdict(set)
     for prompt in prompts + more:
         splits[prompt.user_id or prompt.id].add(prompt.split)
+        splits[prompt.meta.get("user_id", prompt.user_id) or prompt.id].add(prompt.split)
     assert all(len(found) == 1 for found in splits.values())
     assert len({p.id for p in more}) == len(more)
 
@@ -133,6 +140,47 @@ def test_users_are_pseudonyms_in_what_is_written():
     prompts, _ = clean([RawPrompt(text="Hi there", user_id="ann@example.org")], config())
     assert prompts[0].user_id.startswith("u-")
     assert "ann" not in repr(prompts)
+
+
+def test_a_pseudonym_finds_the_prompts_of_a_user_or_organisation():
+    raw = [
+        RawPrompt(text="One", user_id="7"),
+        RawPrompt(text="Two", user_id="7", organisation_id="9"),
+        RawPrompt(text="Three", user_id="9"),
+    ]
+    prompts, _ = clean(raw, config(seed=5), in_train)
+    ann, nine = pseudonym("7", 5), pseudonym("9", 5, "organisation")
+    assert [p.user_id for p in prompts] == [ann, nine, pseudonym("9", 5)]
+    assert [p.meta for p in prompts] == [{}, {"user_id": ann}, {}]
+    assert len({ann, nine, pseudonym("9", 5), pseudonym("7", 6)}) == 4
+    assert pseudonym("", 5) == ""
+
+
+def test_an_organisation_has_one_cap_and_one_split():
+    raw = [RawPrompt(text=f"Number {i}", user_id=f"u{i}", organisation_id="o") for i in range(9)]
+    raw += [RawPrompt(text=f"Other {i}", user_id="o") for i in range(3)]
+    prompts, report = clean(raw, config(cap=4, hide_users=False))
+    assert report.dropped == {"cap": 5}
+    assert (report.users, report.unsigned) == (2, 0)
+    assert len({p.split for p in prompts if p.text.startswith("Number")}) == 1
+
+
+def test_a_user_of_two_organisations_stays_in_the_split_of_the_first():
+    raw = [
+        RawPrompt(text="One", user_id="ann", organisation_id="test"),
+        RawPrompt(text="Two", user_id="ann", organisation_id="train"),
+        RawPrompt(text="Three", user_id="bob", organisation_id="train"),
+        RawPrompt(text="Four", user_id="ann"),
+        RawPrompt(text="Five", user_id="train", organisation_id="train"),
+    ]
+    split = {"ann": "valid"}
+    prompts, report = clean(raw, config(), lambda owner: split.get(owner, owner))
+    assert [(p.text, p.split) for p in prompts] == [
+        ("One", "test"),
+        ("Three", "train"),
+        ("Five", "train"),
+    ]
+    assert report.dropped == {"user in another split": 2}
 
 
 def test_other_languages_can_be_dropped():
@@ -165,41 +213,70 @@ def test_a_log_becomes_prompts_and_a_report(tmp_path):
     ]
     report = json.loads((tmp_path / "out" / "intake.json").read_text())
     assert report["dropped"] == {"no consent": 1}
-    before = [p.read_bytes() for p in sorted((tmp_path / "out").iterdir())]
-    run(settings)
-    assert [p.read_bytes() for p in sorted((tmp_path / "out").iterdir())] == before
+    assert report["languages"] == {"en": 1, "unknown": 1}
+    assert report["use_cases"] == {"open_qa": 1, "unknown": 1}
+    assert report["unsigned"] == 1
 
 
-def test_a_csv_and_a_file_of_raw_prompts_are_logs_too(tmp_path):
-    raw = [RawPrompt(text='a, "b"\nc', user_id="u", consent=False), RawPrompt(text="d")]
-    jsonl.write_records(tmp_path / "raw.jsonl", raw)
-    with (tmp_path / "raw.csv").open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(["text", "user_id", "consent"])
-        writer.writerows([p.text, p.user_id, p.consent] for p in raw)
-    assert list(read_raw(config(tmp_path))) == raw
-    assert list(read_raw(config(tmp_path, raw=tmp_path / "raw.csv"))) == raw
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ('{"txt": "a"}', 'text: missing, expected text; did you mean "txt"?; name it with'),
-        ('{"text": 5}', "text: got 5, expected text"),
-        ('{"text": "a", "user_id": [1]}', "user_id: got [1], expected text or a whole number"),
-        ('{"text": "a", "consent": "maybe"}', "consent: got 'maybe', expected true or false"),
-        ('{"text": "a", "use_case": "chatt"}', "use_case: 'chatt' is not known; did you mean"),
-        ('{"text": "a", "schema": "instil.prompt/1"}', "schema: got 'instil.prompt/1', expected"),
-        ('{"text": "a"', "not valid JSON"),
-    ],
-)
-def test_a_bad_line_of_a_log_is_named_and_nothing_is_written(tmp_path, row, message):
-    (tmp_path / "raw.jsonl").write_text('{"text": "good"}\n' + row)
-    with pytest.raises(InstilError) as caught:
+def test_the_same_log_gives_the_same_bytes_and_is_not_read_twice(tmp_path, capsys):
+    jsonl.write_records(tmp_path / "raw.jsonl", asked(300, "a") + asked(20, "b"))
+    run(config(tmp_path))
+    once = written(tmp_path / "out")
+    assert once.keys() == {"prompts.jsonl", "intake.json"}
+    run(config(tmp_path, out=tmp_path / "again"))
+    assert written(tmp_path / "again") == once
+    out = capsys.readouterr().out
+    assert "kept 220" in out and "languages: " in out and "use cases: unknown 100.0%" in out
+
+    touched = (tmp_path / "out" / "prompts.jsonl").stat().st_mtime_ns
+    run(config(tmp_path))
+    assert "nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "out" / "prompts.jsonl").stat().st_mtime_ns == touched
+
+
+@pytest.mark.parametrize("change", ["log", "settings", "prompts", "summary", "killed between"])
+def test_what_is_not_the_result_of_this_log_is_made_again(tmp_path, change):
+    log, out = tmp_path / "raw.jsonl", tmp_path / "out"
+    jsonl.write_records(log, asked(5, "a"))
+    run(config(tmp_path))
+    given = {}
+    if change == "log":
+        jsonl.write_records(log, asked(6, "a"))
+    elif change == "settings":
+        given = {"seed": 1}
+    elif change == "prompts":
+        (out / "prompts.jsonl").write_bytes((out / "prompts.jsonl").read_bytes()[:-20])
+    elif change == "summary":
+        (out / "intake.json").unlink()
+    else:  # the first of two files was put in place
+        jsonl.write_records(log, asked(6, "a"))
+        run(config(tmp_path, out=tmp_path / "new"))
+        (tmp_path / "new" / "prompts.jsonl").replace(out / "prompts.jsonl")
+    run(config(tmp_path, **given))
+    run(config(tmp_path, out=tmp_path / "fresh", **given))
+    assert written(out) == written(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "[]"])
+def test_an_empty_log_replaces_nothing(tmp_path, content):
+    jsonl.write_records(tmp_path / "raw.jsonl", asked(2, "a"))
+    run(config(tmp_path))
+    before = written(tmp_path / "out")
+    (tmp_path / "raw.jsonl").write_text(content)
+    with pytest.raises(InstilError, match=r"raw.jsonl: has no prompts"):
         run(config(tmp_path))
-    assert str(caught.value).startswith(f"{tmp_path / 'raw.jsonl'}:2:")
-    assert message in str(caught.value)
-    assert not (tmp_path / "out").exists()
+    assert written(tmp_path / "out") == before
+
+
+def test_settings_cannot_be_guessed_from_what_is_written(tmp_path):
+    # the seed is the key of the pseudonyms
+    jsonl.write_records(tmp_path / "raw.jsonl", asked(2, "a"))
+    run(config(tmp_path, seed=987654321))
+    assert all(b"987654321" not in content for content in written(tmp_path / "out").values())
 
 
 @pytest.mark.parametrize(

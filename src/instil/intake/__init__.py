@@ -1,76 +1,55 @@
 """Raw prompts of users -> clean prompts: consent, PII, duplicates, a cap per user, splits by user.
 
 The rules are those of Ouyang et al. 2022, section 3.2 and appendix A: prompts that share a long
-common prefix are dropped, a user gives at most 200, splits are by user, and prompts with personal
-data leave the training split. Every dropped prompt is counted under its reason. The same input
-gives the same output; cleaning clean prompts changes nothing; lines appended to a log move no user
-to another split.
+common prefix are dropped, a user or organisation gives at most 200, splits are by user or
+organisation, and prompts with personal data leave the training split. Every dropped prompt is
+counted under its reason. The same input gives the same output; cleaning clean prompts changes
+nothing; lines appended to a log move no user to another split. Memory does not grow with the log.
 
 Left out on purpose: filters by length in tokens (a matter of the model, done where it is known),
-and near duplicates that do not share their beginning.
+near duplicates that do not share their beginning, and personal data in the field `meta`, which
+goes through unread.
 
     instil intake --raw log.jsonl --out data
 """
 
 from __future__ import annotations
 
-import heapq
+import hashlib
+import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
-from instil import jsonl
-from instil.errors import InstilError, nearest
-from instil.intake.dedup import normal_form, prefix_duplicates, tidy
-from instil.intake.language import is_ascii, language
+from instil import __version__, jsonl
+from instil.config import to_dict
+from instil.errors import InstilError
+from instil.intake.dedup import normal_form, tidy
+from instil.intake.language import ENGLISH_OR_UNTOLD, is_ascii, language
+from instil.intake.log import Log, RawPrompt, read_raw
 from instil.intake.pii import first_kind
-from instil.records import USE_CASES, Prompt, Record, Split
+from instil.intake.sieve import Candidate, Sieve
+from instil.progress import EVERY
+from instil.records import Prompt, Split
+from instil.runs import say
 
-_YES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
-class RawPrompt(Record, frozen=True, kw_only=True, tag_field="schema", tag="instil.raw_prompt/1"):
-    """A prompt as a user sent it. Without consent it goes no further."""
-
-    text: str
-    user_id: str = ""
-    use_case: str = ""
-    source: str = "api"
-    consent: bool = True
-    meta: dict[str, Any] = msgspec.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.use_case and self.use_case not in USE_CASES:
-            raise InstilError(
-                f"use_case: {self.use_case!r} is not known{nearest(self.use_case, USE_CASES)}"
-            )
+SplitOf = Callable[[str], Split]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(Log):
     """Settings of `instil intake`."""
 
-    raw: Path
-    """The log: JSON lines, a JSON array, .csv or .tsv; also with .gz."""
     out: Path
     """Folder for prompts.jsonl and intake.json."""
-    text_field: str = "text"
-    """Name of the field with the prompt, in the log."""
-    user_field: str = "user_id"
-    """Name of the field with the user or, better, the organisation; the cap and splits use it."""
-    use_case_field: str = "use_case"
-    """Name of the field with the use case, if there is one."""
-    consent_field: str = "consent"
-    """Name of the field with the user's consent; where a line has none, it is taken as given."""
-    source: str = "api"
-    """Where the prompts come from, for lines that do not say it in the field `source`."""
     hide_users: bool = True
-    """Replace user ids by keyed hashes of them (a pseudonym, as secret as the seed)."""
+    """Replace ids of users and organisations by pseudonyms: keyed hashes, as secret as the seed."""
     pii: Literal["drop-train", "drop-all", "keep"] = "drop-train"
     """Drop prompts with personal data from the training split (the paper), from all, or not."""
     prefix_chars: int = 100
@@ -78,7 +57,7 @@ class Config:
     prefix_share: float = 0.8
     """... that is also this share of the shorter one."""
     cap: int = 200
-    """Prompts kept per user; which, is random but fixed by the seed. 0 is no cap."""
+    """Prompts kept per user or organisation; which, is random but fixed by the seed. 0: no cap."""
     min_chars: int = 1
     """Characters a prompt has at least."""
     max_chars: int = 100_000
@@ -86,9 +65,9 @@ class Config:
     english_only: bool = False
     """Drop what looks like another language."""
     valid: float = 0.1
-    """Share of users whose prompts are for validation."""
+    """Share of users or organisations whose prompts are for validation."""
     test: float = 0.2
-    """Share of users whose prompts are for testing."""
+    """Share of users or organisations whose prompts are for testing."""
     seed: int = 0
     """Key of the hashes behind splits, cap and pseudonyms."""
 
@@ -114,7 +93,9 @@ class IntakeReport:
     read: int
     kept: int
     users: int
-    """Users with at least one kept prompt."""
+    """Users or organisations with at least one kept prompt."""
+    unsigned: int
+    """Kept prompts without a user or organisation: no cap holds, and each is split by its text."""
     ascii_share: float
     """Share of the kept prompts that are plain ASCII, typographic quotes and dashes aside."""
     dropped: dict[str, int] = field(default_factory=dict)
@@ -123,75 +104,39 @@ class IntakeReport:
     languages: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """A prompt on its way through the rules."""
-
-    raw: RawPrompt
-    text: str
-    key: str
-    split: Split
-    language: str
-
-
 def run(config: Config) -> None:
-    """Clean the log and write `prompts.jsonl` and `intake.json`."""
-    prompts, report = clean(read_raw(config), config)
-    jsonl.write_records(config.out / "prompts.jsonl", prompts)
-    jsonl.write_json(config.out / "intake.json", asdict(report))
-    dropped = ", ".join(f"{reason} {n}" for reason, n in report.dropped.items())
-    print(f"read {report.read} prompts, kept {report.kept}; dropped: {dropped or 'none'}")
+    """Clean the log and write `prompts.jsonl` and `intake.json`, unless they are those already."""
+    prompts, summary = config.out / "prompts.jsonl", config.out / "intake.json"
+    origin = _origin(config)
+    if _is_done(prompts, summary, origin):
+        print(f"{prompts}: made from this log with these settings before; nothing to do")
+        return
+    with _sieve(config) as sieve:
+        report = _sift(_shown(read_raw(config)), config, None, sieve)
+        if not report.read:
+            raise InstilError(f"{config.raw}: has no prompts; is it the right file, and whole?")
+        digest = hashlib.sha256()
+        for line in sieve.records():
+            digest.update(line)
+        made = {**asdict(report), "made_from": origin, "prompts_sha256": digest.hexdigest()}
+        told = msgspec.json.format(msgspec.json.encode(made), indent=2)
+        jsonl.replace_files({prompts: sieve.records(), summary: [told, b"\n"]})
+    print(_told(report))
 
 
 def clean(
-    raw: Iterable[RawPrompt], config: Config, split_of: Callable[[str], Split] | None = None
+    raw: Iterable[RawPrompt], config: Config, split_of: SplitOf | None = None
 ) -> tuple[list[Prompt], IntakeReport]:
     """The prompts that pass all rules, in the order given, and what happened to the others.
 
-    Rules, in this order: consent, length, language, PII, equal texts, shared prefix, cap. Of
-    duplicates the first one is kept. `split_of` (user id -> split) replaces the hashed split.
+    Rules, in this order: consent, a user seen in another split (through another organisation),
+    length, language, PII, equal texts, shared prefix, cap. Of duplicates the first one is kept.
+    `split_of` (id of a user or organisation -> split) replaces the hashed split.
     """
-
-    def hashed_split(user_id: str) -> Split:
-        return split_of_user(user_id, config.seed, config.valid, config.test)
-
-    split_of = split_of or hashed_split
-    dropped: Counter[str] = Counter()
-    candidates: list[_Candidate] = []
-    seen: set[str] = set()
-    read = 0
-    for prompt in raw:
-        read += 1
-        text = tidy(prompt.text)
-        key = normal_form(text)
-        who = prompt.user_id or key
-        split = split_of(who)
-        spoken = language(text)
-        reason = _reason(prompt, text, split, spoken, config)
-        if not reason and key in seen:
-            reason = "duplicate"
-        if reason:
-            dropped[reason] += 1
-            continue
-        seen.add(key)
-        candidates.append(_Candidate(prompt, text, key, split, spoken))
-
-    same = prefix_duplicates([c.key for c in candidates], config.prefix_chars, config.prefix_share)
-    dropped["prefix"] = sum(same)
-    unlike = [c for c, duplicate in zip(candidates, same, strict=True) if not duplicate]
-    kept = _capped(unlike, config)
-    dropped["cap"] = len(unlike) - len(kept)
-    report = IntakeReport(
-        read=read,
-        kept=len(kept),
-        users=len({c.raw.user_id or c.key for c in kept}),
-        ascii_share=sum(is_ascii(c.text) for c in kept) / max(len(kept), 1),
-        dropped=_sorted(+dropped),
-        splits=_sorted(Counter(c.split for c in kept)),
-        use_cases=_sorted(Counter(c.raw.use_case or "unknown" for c in kept)),
-        languages=_sorted(Counter(c.language for c in kept)),
-    )
-    return [_prompt(c, config) for c in kept], report
+    with _sieve(config) as sieve:
+        report = _sift(raw, config, split_of, sieve)
+        decode = msgspec.json.Decoder(Prompt).decode
+        return [decode(line) for line in sieve.records()], report
 
 
 def split_of_user(user_id: str, seed: int, valid: float, test: float) -> Split:
@@ -200,45 +145,100 @@ def split_of_user(user_id: str, seed: int, valid: float, test: float) -> Split:
     return "test" if u < test else "valid" if u < test + valid else "train"
 
 
-def read_raw(config: Config) -> Iterator[RawPrompt]:
-    """The lines of `config.raw` as raw prompts; fields that are not asked for are ignored."""
-    schema = RawPrompt.__struct_config__.tag
-    for number, row in jsonl.iter_objects(config.raw):
-        where = f"{config.raw}:{number}"
-        if row.get("schema", schema) != schema:
-            raise InstilError(
-                f"{where}: schema: got {row['schema']!r}, expected {schema!r} or none"
-            )
-        text = row.get(config.text_field)
-        if not isinstance(text, str):
-            got = f"got {text!r:.40}" if config.text_field in row else "missing"
-            hint = nearest(config.text_field, row) + "; name it with --text-field"
-            raise InstilError(f"{where}: {config.text_field}: {got}, expected text{hint}")
-        meta = row.get("meta")
-        try:
-            yield RawPrompt(
-                text=text,
-                user_id=_word(row, config.user_field),
-                use_case=_word(row, config.use_case_field),
-                source=_word(row, "source") or config.source,
-                consent=_consent(row, config.consent_field),
-                meta=meta if isinstance(meta, dict) else {},
-            )
-        except InstilError as error:
-            raise InstilError(f"{where}: {error}") from error
+def pseudonym(name: str, seed: int, kind: Literal["user", "organisation"] = "user") -> str:
+    """What stands for a user or organisation in prompts, given the id in the log and the seed.
+
+    `Prompt.user_id` is the pseudonym of the organisation where the log names one, and then
+    `Prompt.meta["user_id"]` that of the user.
+    """
+    return f"{kind[0]}-{_hash(seed, kind, name):016x}" if name else ""
 
 
-def _reason(raw: RawPrompt, text: str, split: Split, spoken: str, config: Config) -> str:
-    """Why a prompt is dropped on its own account, or the empty string."""
+def _shown(raw: Iterable[RawPrompt]) -> Iterator[RawPrompt]:
+    """The same, and from time to time a line that says how many have been read."""
+    said = time.monotonic()
+    for number, prompt in enumerate(raw):
+        if time.monotonic() - said >= EVERY:
+            say(f"intake  {number} prompts read")
+            said = time.monotonic()
+        yield prompt
+
+
+def _sieve(config: Config) -> Sieve:
+    return Sieve(config.prefix_chars, config.prefix_share)
+
+
+def _sift(
+    raw: Iterable[RawPrompt], config: Config, split_of: SplitOf | None, sieve: Sieve
+) -> IntakeReport:
+    """Leave in the sieve what passes all rules."""
+
+    def hashed_split(owner: str) -> Split:
+        return split_of_user(owner, config.seed, config.valid, config.test)
+
+    dropped: Counter[str] = Counter()
+    read = 0
+    for prompt in raw:
+        read += 1
+        if reason := _drop_or_keep(prompt, config, split_of or hashed_split, sieve):
+            dropped[reason] += 1
+    if config.cap:
+        dropped["cap"] = sieve.cap(config.cap)
+    mixes: tuple[Counter[Any], ...] = (Counter(), Counter(), Counter(), Counter())
+    for traits, count in sieve.traits():
+        for mix, trait in zip(mixes, traits, strict=True):
+            mix[trait] += count
+    splits, use_cases, languages, ascii_only = mixes
+    kept = splits.total()
+    users, unsigned = sieve.users()
+    return IntakeReport(
+        read=read,
+        kept=kept,
+        users=users,
+        unsigned=unsigned,
+        ascii_share=ascii_only[True] / max(kept, 1),
+        dropped=_sorted(+dropped),
+        splits=_sorted(splits),
+        use_cases=_sorted(use_cases),
+        languages=_sorted(languages),
+    )
+
+
+def _drop_or_keep(raw: RawPrompt, config: Config, split_of: SplitOf, sieve: Sieve) -> str:
+    """Put a prompt into the sieve, or say why it is dropped."""
     if not raw.consent:
         return "no consent"
+    text = tidy(raw.text)
+    key = normal_form(text)
+    owner = raw.organisation_id or raw.user_id
+    split = split_of(owner or key)
+    if raw.user_id and sieve.split_of(raw.user_id, split) != split:
+        return "user in another split"
+    spoken = language(text)
+    if reason := _unfit(text, split, spoken, config):
+        return reason
+    who = ("organisation " if raw.organisation_id else "user ") + owner
+    prompt = _prompt(raw, text, split, config)
+    return sieve.add(
+        Candidate(
+            key=key,
+            owner=who.encode("utf-8", "surrogatepass") if owner else b"",
+            draw=_hash(config.seed, "cap", owner, key).to_bytes(8, "big"),
+            traits=(split, raw.use_case or "unknown", spoken, is_ascii(text)),
+            record=msgspec.json.encode(prompt) + b"\n",
+        )
+    )
+
+
+def _unfit(text: str, split: Split, spoken: str, config: Config) -> str:
+    """Why a text is dropped on its own account, or the empty string."""
     if not text:
         return "empty"
     if len(text) < config.min_chars:
         return "too short"
     if len(text) > config.max_chars:
         return "too long"
-    if config.english_only and spoken == "other":
+    if config.english_only and spoken not in ENGLISH_OR_UNTOLD:
         return "language"
     if config.pii == "drop-all" or (config.pii == "drop-train" and split == "train"):
         kind = first_kind(text)
@@ -246,38 +246,62 @@ def _reason(raw: RawPrompt, text: str, split: Split, spoken: str, config: Config
     return ""
 
 
-def _capped(candidates: list[_Candidate], config: Config) -> list[_Candidate]:
-    """At most `cap` of each user, the same ones in whatever order they come; no user, no cap."""
-    if not config.cap:
-        return candidates
-    by_user: dict[str, list[int]] = {}
-    for i, candidate in enumerate(candidates):
-        if candidate.raw.user_id:
-            by_user.setdefault(candidate.raw.user_id, []).append(i)
-    over: set[int] = set()
-    for user_id, indices in by_user.items():
-        if len(indices) > config.cap:
-            chosen = heapq.nsmallest(
-                config.cap,
-                indices,
-                key=lambda i: (_hash(config.seed, "cap", user_id, candidates[i].key), i),
-            )
-            over |= set(indices) - set(chosen)
-    return [candidate for i, candidate in enumerate(candidates) if i not in over]
-
-
-def _prompt(candidate: _Candidate, config: Config) -> Prompt:
-    raw, user_id = candidate.raw, candidate.raw.user_id
-    if user_id and config.hide_users:
-        user_id = f"u-{_hash(config.seed, 'user', user_id):016x}"
+def _prompt(raw: RawPrompt, text: str, split: Split, config: Config) -> Prompt:
+    user_id, organisation_id = raw.user_id, raw.organisation_id
+    if config.hide_users:
+        user_id = pseudonym(user_id, config.seed)
+        organisation_id = pseudonym(organisation_id, config.seed, "organisation")
     return Prompt(
-        id=jsonl.content_id("p", candidate.text),
-        text=candidate.text,
+        id=jsonl.content_id("p", text),
+        text=text,
         source=raw.source,
-        user_id=user_id,
+        user_id=organisation_id or user_id,
         use_case=raw.use_case,
-        split=candidate.split,
-        meta=raw.meta,
+        split=split,
+        meta={**raw.meta, "user_id": user_id} if organisation_id and user_id else raw.meta,
+    )
+
+
+def _origin(config: Config) -> str:
+    """A name for the log's content, the settings and the version of the rules.
+
+    One hash of all, since one of the settings alone would tell whoever guesses the seed that he is
+    right, and with it who is behind a pseudonym.
+    """
+    with jsonl.reading(config.raw) as handle:
+        content = hashlib.file_digest(cast(Any, handle), "sha256").hexdigest()
+    settings = to_dict(config)
+    del settings["raw"], settings["out"]
+    return hashlib.sha256(json.dumps([__version__, content, settings]).encode()).hexdigest()
+
+
+def _is_done(prompts: Path, summary: Path, origin: str) -> bool:
+    """Whether both files are there, whole, and what would be written again."""
+    try:
+        made = json.loads(summary.read_bytes())
+        with prompts.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        return bool((made["made_from"], made["prompts_sha256"]) == (origin, digest))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _told(report: IntakeReport) -> str:
+    """The report as lines to read."""
+
+    def numbers(counts: dict[str, int]) -> str:
+        return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+
+    def shares(counts: dict[str, int]) -> str:
+        return ", ".join(f"{n} {count / report.kept:.1%}" for n, count in counts.items()) or "none"
+
+    return (
+        f"read {report.read} prompts, kept {report.kept}\n"
+        f"from: {report.users} users or organisations; {report.unsigned} prompts name nobody\n"
+        f"dropped: {numbers(report.dropped)}\n"
+        f"splits: {numbers(report.splits)}\n"
+        f"languages: {shares(report.languages)}\n"
+        f"use cases: {shares(report.use_cases)}"
     )
 
 
@@ -288,24 +312,6 @@ def _hash(seed: int, *parts: str) -> int:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return int.from_bytes(digest.digest(), "big")
-
-
-def _word(row: dict[str, Any], name: str) -> str:
-    """An optional field that is a text or a number."""
-    value = row.get(name)
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InstilError(f"{name}: got {value!r:.40}, expected text or a whole number")
-    return str(value).strip()
-
-
-def _consent(row: dict[str, Any], name: str) -> bool:
-    value = row.get(name, True)
-    consent = _YES.get(str(value).strip().lower())
-    if consent is None:
-        raise InstilError(f"{name}: got {value!r:.40}, expected true or false")
-    return consent
 
 
 def _sorted(counts: Counter[Any]) -> dict[str, int]:

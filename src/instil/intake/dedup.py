@@ -11,9 +11,8 @@ them), and removal across languages or paraphrases.
 from __future__ import annotations
 
 import math
+import sqlite3
 import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
 
 
 def tidy(text: str) -> str:
@@ -27,59 +26,44 @@ def normal_form(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def prefix_duplicates(texts: Sequence[str], min_chars: int, min_share: float) -> list[bool]:
-    """For each of `texts` (distinct): does it share a long prefix with one kept before it?
+class Prefixes:
+    """Texts of which no two share a long prefix, in a table of `database`.
 
     Two texts do when their common prefix has at least `min_chars` characters and at least
-    `min_share` of the shorter one. In the order given, a text is kept when it does so with no
-    kept text; hence the kept ones are pairwise different and a second pass drops nothing.
-
-    O(n log n): among the sorted texts, those that begin with a given prefix stand side by side.
-    Text x needs the prefix of length p(x) = max(min_chars, min_share * len(x)); x and y are
-    duplicates if and only if x stands in the interval of y's prefix or y in that of x's.
+    `min_share` of the shorter one.
     """
-    long = [i for i, text in enumerate(texts) if len(text) >= min_chars]
-    order = sorted(long, key=texts.__getitem__)
-    ranked = [texts[i] for i in order]
-    place = {i: position for position, i in enumerate(order)}
-    kept = _Counts(len(order))  # kept[i]: is the text at sorted place i kept?
-    covered = _Counts(len(order) + 1)  # prefix sums: how many kept texts' intervals hold place i?
-    duplicate = [False] * len(texts)
-    for i in long:
-        text, here = texts[i], place[i]
-        needed = max(min_chars, math.ceil(min_share * len(text)))
-        prefix = text[:needed]
 
-        def cut(other: str, length: int = needed) -> str:
-            return other[:length]
+    def __init__(self, database: sqlite3.Connection, min_chars: int, min_share: float) -> None:
+        self.database, self.min_chars, self.min_share = database, min_chars, min_share
+        database.execute("CREATE TABLE long (text BLOB PRIMARY KEY) WITHOUT ROWID")
 
-        first = bisect_left(ranked, prefix, 0, here, key=cut)
-        last = bisect_right(ranked, prefix, here, len(ranked), key=cut)
-        if covered.before(here + 1) or kept.before(last) - kept.before(first):
-            duplicate[i] = True
-            continue
-        kept.add(here, 1)
-        covered.add(first, 1)
-        covered.add(last, -1)
-    return duplicate
+    def add(self, text: str) -> bool:
+        """Keep `text`, which is not there yet, or say False: it shares a prefix with a kept one.
+
+        Only the two kept texts beside it in sorted order need a look. Say y shares a long prefix
+        with x and z stands between them. Then z begins with what x and y share. That is enough for
+        x and z to be duplicates, or for z and y, which cannot both have been kept.
+        """
+        if len(text) < self.min_chars:
+            return True
+        head, whole = _sortable(text[: self.min_chars]), _sortable(text)
+        beside = self.database.execute(
+            "SELECT (SELECT text FROM long WHERE text BETWEEN ?1 AND ?2 ORDER BY text DESC LIMIT 1)"
+            ", (SELECT text FROM long WHERE text BETWEEN ?2 AND ?3 ORDER BY text LIMIT 1)",
+            (head, whole, head + b"\xff"),
+        ).fetchone()
+        for other in beside:
+            if other is not None and self._alike(text, other.decode("utf-8", "surrogatepass")):
+                return False
+        self.database.execute("INSERT INTO long VALUES (?)", (whole,))
+        return True
+
+    def _alike(self, one: str, other: str) -> bool:
+        shorter = min(len(one), len(other))
+        shared = max(self.min_chars, math.ceil(self.min_share * shorter))
+        return one[:shared] == other[:shared]
 
 
-class _Counts:
-    """Numbers at places 0 to n-1 with sums over a beginning in O(log n) (a Fenwick tree)."""
-
-    def __init__(self, n: int) -> None:
-        self.sums = [0] * (n + 1)
-
-    def add(self, place: int, amount: int) -> None:
-        place += 1
-        while place < len(self.sums):
-            self.sums[place] += amount
-            place += place & -place
-
-    def before(self, place: int) -> int:
-        """The sum over the places 0 to place-1."""
-        total = 0
-        while place > 0:
-            total += self.sums[place]
-            place -= place & -place
-        return total
+def _sortable(text: str) -> bytes:
+    """UTF-8, whose order is that of the characters."""
+    return text.encode("utf-8", "surrogatepass")
