@@ -10,16 +10,41 @@ from hypothesis import strategies as st
 from instil.errors import InstilError
 from instil.records import (
     FLAGS,
+    PROMPT_FLAGS,
     USE_CASES,
+    Annotation,
     Demonstration,
+    Label,
     Labeler,
     Prompt,
     Ranking,
     Rating,
     Response,
     Text,
+    ToxicityRating,
 )
 
+TOXICITY = {
+    **{"response_id": "r", "labeler_id": "ann", "input_toxicity": 0, "output_toxicity": 2},
+    **{"relative_toxicity": -1, "continuity": 7},
+}
+LABEL = Label(
+    id="label",
+    assignment_id="a",
+    kind="ranking",
+    purpose="training",
+    status="accepted",
+    labeler_id="ann",
+    pool="training",
+    prompt_id="p",
+    revision=1,
+    order=("b", "a"),
+    guideline="ranking-training-1",
+    active_ms=60_000,
+    elapsed_ms=90_000,
+    submitted_at=1_700_000_000_000,
+    payload={"ranking": None, "why": "all false"},
+)
 RANKING = Ranking(prompt_id="p", labeler_id="ann", tiers=(("b",), ("a", "d"), ("c",)))
 
 
@@ -100,6 +125,33 @@ def test_a_rating_knows_its_flags():
         Rating(response_id="r", labeler_id="ann", overall=4, flags=("rude", "boring"))
 
 
+def test_an_annotation_knows_its_flags_and_use_cases():
+    about = {"prompt_id": "p", "labeler_id": "ann"}
+    for use_case in USE_CASES:
+        Annotation(**about, use_case=use_case, flags=PROMPT_FLAGS)
+    with pytest.raises(InstilError, match="annotation of prompt p by ann: use_case 'poem' is not"):
+        Annotation(**about, use_case="poem")
+    with pytest.raises(InstilError, match=r"unknown flags \['rude'\]; known: ambiguous"):
+        Annotation(**about, use_case="chat", flags=("advice", "rude"))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("input_toxicity", 0, 2),
+        ("output_toxicity", 0, 2),
+        ("relative_toxicity", -1, 1),
+        ("continuity", 1, 7),
+    ],
+)
+def test_every_answer_on_toxicity_has_its_scale(name, low, high):
+    for value in range(low, high + 1):
+        assert getattr(ToxicityRating(**{**TOXICITY, name: value}), name) == value
+    for value in (low - 1, high + 1):
+        with pytest.raises(InstilError, match=f"toxicity of r by ann: {name} {value} is not {low}"):
+            ToxicityRating(**{**TOXICITY, name: value})
+
+
 def test_an_empty_response_is_a_response():
     # a policy may well answer with nothing; labelers and the reward model judge it
     assert Response(id="r", prompt_id="p", text="").text == ""
@@ -109,6 +161,7 @@ def test_the_lists_of_the_paper():
     # Ouyang et al. 2022: ten use cases (Table 1); eleven binary questions (Table 3) and three more
     assert len(USE_CASES) == len(set(USE_CASES)) == 10
     assert len(FLAGS) == len(set(FLAGS)) == 14
+    assert len(PROMPT_FLAGS) == len(set(PROMPT_FLAGS)) == 11  # Table 7
 
 
 def test_records_do_not_change():
@@ -126,6 +179,8 @@ def test_records_do_not_change():
         Demonstration(prompt_id="p", labeler_id="l", text="x"),
         Rating(response_id="r", labeler_id="l", overall=7, flags=("rude",)),
         RANKING,
+        Annotation(prompt_id="p", labeler_id="l", use_case="chat", flags=("advice",)),
+        LABEL,
         Labeler(id="l", group="held-out"),
         Text(text="x"),
     ],
@@ -135,3 +190,10 @@ def test_a_record_comes_back_from_json_and_names_its_schema(record):
     line = msgspec.json.encode(record)
     assert msgspec.json.decode(line, type=type(record)) == record
     assert msgspec.json.decode(line)["schema"] == f"instil.{type(record).__name__.lower()}/1"
+
+
+def test_a_toxicity_rating_comes_back_from_json_and_names_its_schema():
+    record = ToxicityRating(**TOXICITY)
+    line = msgspec.json.encode(record)
+    assert msgspec.json.decode(line, type=ToxicityRating) == record
+    assert msgspec.json.decode(line)["schema"] == "instil.toxicity/1"

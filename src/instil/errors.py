@@ -14,6 +14,13 @@ class InstilError(Exception):
     """A mistake that the reader can mend; the message says how."""
 
 
+def one_line(text: object, most: int = 500) -> str:
+    """What a file says, as a message may repeat it: in one line, nothing in it that a terminal acts
+    on, no longer than `most` characters."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: `; did you mean "kl_coef"?`, or the names that are known."""
     known = sorted(known)

@@ -27,7 +27,7 @@ from typing import IO, Any, TypeVar, cast
 
 import msgspec
 
-from instil.errors import InstilError, nearest
+from instil.errors import InstilError, nearest, one_line
 from instil.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -44,14 +44,17 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
     return list(iter_records(path, kind))
 
 
-def iter_records(path: Path, kind: type[R]) -> Iterator[R]:
-    """Yield the records of one kind in `path`, one line in memory at a time. Blank lines pass."""
+def iter_records(path: Path, kind: type[R], longest: int | None = None) -> Iterator[R]:
+    """Yield the records of one kind in `path`, one line in memory at a time. Blank lines pass.
+
+    longest  bytes of a line, as in `iter_lines`
+    """
     decoder = msgspec.json.Decoder(cast(Any, kind | _NoSchema))
-    for number, line in iter_lines(path):
+    for number, line in iter_lines(path, longest):
         try:
             record = decoder.decode(line)
         except InstilError as error:
-            raise InstilError(f"{path}:{number}: {error}") from error
+            raise InstilError(f"{path}:{number}: {one_line(error)}") from error
         except (ValueError, RecursionError) as error:
             raise _line_error(path, number, line, error, kind) from error
         if isinstance(record, _NoSchema):
@@ -78,16 +81,24 @@ def iter_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         except (ValueError, RecursionError) as error:
             raise _line_error(path, number, line, error, None) from error
         if not isinstance(value, dict):
-            raise InstilError(
-                f"{path}:{number}: expected an object {{...}}, got {line[:40].decode()!r}"
-            )
+            got = line[:40].decode(errors="replace")
+            raise InstilError(f"{path}:{number}: expected an object {{...}}, got {got!r}")
         yield number, value
 
 
-def iter_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, bytes) of the lines of `path` that are not blank, unpacked."""
+def iter_lines(path: Path, longest: int | None = None) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, bytes) of the lines of `path` that are not blank, unpacked.
+
+    longest  bytes of a line; one that has more is an `InstilError`, and the rest of it is not read
+    """
     with reading(path) as handle:
-        for number, line in enumerate(handle, start=1):
+        size = -1 if longest is None else longest + 1
+        for number, line in enumerate(iter(lambda: handle.readline(size), b""), start=1):
+            if longest is not None and len(line) > longest and not line.endswith(b"\n"):
+                raise InstilError(
+                    f"{path}:{number}: the line is longer than {longest:,} bytes; shorten its "
+                    "text, or see if a line break is missing"
+                )
             if number == 1:
                 line = line.removeprefix(_BOM)
             if line.strip():
@@ -134,6 +145,7 @@ def replace_files(files: Mapping[Path, Iterable[bytes]]) -> None:
     and is no file (a pipe, /dev/stdout) is an error.
     """
     staged: list[tuple[Path, Path]] = []
+    made: list[Path] = []
     try:
         for path, chunks in files.items():
             with _naming(path):
@@ -142,6 +154,7 @@ def replace_files(files: Mapping[Path, Iterable[bytes]]) -> None:
                     raise InstilError(f"{path}: is not a file and cannot be replaced by one")
                 temporary = target.parent / f".instil-{secrets.token_hex(6)}.tmp"
                 staged.append((temporary, target))
+                made += [folder for folder in target.parents if not folder.exists()]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _write_to_disk(temporary, chunks, packed=path.suffix == ".gz")
         for temporary, path in staged:
@@ -152,6 +165,9 @@ def replace_files(files: Mapping[Path, Iterable[bytes]]) -> None:
         for temporary, _ in staged:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+        for folder in sorted(made, reverse=True):  # the innermost first; what is not empty stays
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
@@ -254,7 +270,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]
         try:
             header = next(rows, [])
             if twice := sorted({name for name in header if header.count(name) > 1}):
-                raise InstilError(f"{path}:1: two columns are called {twice[0]!r}; rename one")
+                raise InstilError(f"{path}:1: two columns are called {twice[0]!r:.60}; rename one")
             first = rows.line_num + 1
             for row in rows:
                 if row and len(row) != len(header):
@@ -266,7 +282,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]
                     yield first, dict(zip(header, row, strict=True))
                 first = rows.line_num + 1
         except csv.Error as error:
-            raise InstilError(f"{path}:{first}: not valid CSV: {error}") from error
+            raise InstilError(f"{path}:{first}: not valid CSV: {one_line(error)}") from error
         except UnicodeDecodeError as error:
             raise InstilError(f"{path}:{first}: not UTF-8 ({error.reason})") from error
 
@@ -311,12 +327,15 @@ def _line_error(
         reason = "unknown field" + nearest(mentioned[2], known)
         if mentioned[1] == "missing":
             reason = "missing; add it to the line"
-    return InstilError(f"{path}:{number}: {field + ': ' if field else ''}{reason}")
+    named = f"{one_line(field, 100)}: " if field else ""
+    return InstilError(f"{path}:{number}: {named}{reason}")
 
 
 def _schema_error(path: Path, number: int, found: object, kind: type[Record]) -> InstilError:
     expected = kind.__struct_config__.tag
-    got = f"its schema is {found!r}" if found is not None else "it names no schema"
+    got = f"its schema is {found!r:.60}" if found is not None else "it names no schema"
+    if isinstance(found, list | dict):  # perhaps too deep to be shown
+        got = "its schema is not text"
     return InstilError(
         f"{path}:{number}: schema: {got}, expected {expected!r} "
         f"({kind.__name__.lower()} records); is it the right file?"

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -18,6 +19,9 @@ from instil import jsonl
 from instil.errors import InstilError
 from instil.intake import Config, run
 from instil.records import Prompt
+
+TIMES = int(os.environ.get("INSTIL_TIMES", "1"))
+"""How many times as many the long tests are to try."""
 
 ROWS = [
     {"text": "What is a prime?", "user_id": 7, "consent": True, "use_case": "open_qa"},
@@ -120,7 +124,7 @@ def test_a_changed_log_is_taken_whole_or_not_at_all(name, data):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOGS)
-@settings(max_examples=1000)
+@settings(max_examples=200 * TIMES)
 @given(data=st.data())
-def test_so_are_five_thousand(name, data):
+def test_so_are_many_more(name, data):
     all_or_none(name, data.draw(mutants(LOGS[name])))

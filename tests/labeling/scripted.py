@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx2
 import psutil
@@ -30,10 +31,10 @@ from instil.labeling.database import Database
 class Served:
     """`instil label` in a process of its own, that can be killed and begun again on its port."""
 
-    def __init__(self, url: str, workers: int = 1) -> None:
+    def __init__(self, url: str, folder: Path, workers: int = 1) -> None:
         with uvicorn.Config("", "127.0.0.1", 0, log_level="critical").bind_socket() as listening:
             self.port = listening.getsockname()[1]
-        self.url, self.workers = url, workers
+        self.url, self.folder, self.workers = url, folder, workers
         self.process: subprocess.Popen | None = None
 
     @property
@@ -44,7 +45,11 @@ class Served:
         command = ["label", "--port", str(self.port), "--workers", str(self.workers)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "instil", *command],
-            env={**os.environ, "INSTIL_DATABASE_URL": self.url, "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "INSTIL_DATABASE_URL": self.url,
+                "TMPDIR": str(self.folder),  # who is killed leaves things behind
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -183,7 +183,7 @@ def test_few_responses_and_texts_that_name_their_author_are_counted(store, tmp_p
     responses = [Response(id=f"r{i}", prompt_id="p", text=t) for i, t in enumerate(texts)]
     write_records(tmp_path / "r.jsonl", responses)
     counts = batches.create(store.db, None, RANKING, tmp_path / "p.jsonl", [tmp_path / "r.jsonl"])
-    assert (counts.few, counts.named_authors) == (1, 2)
+    assert (counts.few, counts.named_authors, counts.naming) == (1, 2, ("r0", "r1"))
     (progress,) = batches.progress(store.db, counts.batch_id)
     assert progress.counts == counts and progress.plan == RANKING
 

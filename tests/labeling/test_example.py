@@ -6,6 +6,7 @@ import shutil
 import pytest
 import sqlalchemy as sa
 
+from instil.errors import InstilError
 from instil.labeling import assign, batches, example, labels, people, schema
 from instil.labeling.database import Database
 from instil.labeling.quality import overview, per_labeler
@@ -50,6 +51,15 @@ def test_there_is_work_of_every_kind_and_figures_of_work_done(filled):
     assert whole.agreement.strict.n > 50 and 0.55 < whole.agreement.strict.mean < 0.95
     by_labeler = {one.labeler_id: one for one in per_labeler(judgements)}
     assert set(by_labeler) == {"l-demo-ann", "l-demo-bob", "l-demo-hal"}
+
+
+def test_it_keeps_away_from_a_database_in_use(small):
+    before = small.batch("ranking", tasks=3)
+    with pytest.raises(InstilError, match=r"lite.db: has people or work already"):
+        example.fill(small.db)
+    with small.db.read() as connection:
+        assert connection.execute(sa.select(schema.task.c.id)).scalars().all() == before
+        assert not connection.execute(sa.select(schema.label.c.id)).all()
 
 
 def test_the_lead_can_begin_at_once(filled):

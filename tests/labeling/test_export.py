@@ -108,6 +108,24 @@ def test_what_training_labelers_did_is_there_as_records(store, tmp_path):
     }
 
 
+def test_a_prompt_that_a_labeler_wrote_has_the_split_that_it_got_since(small, tmp_path):
+    small.batch("prompt")
+    label(small, "ann", "prompt")
+    with small.db.read() as connection:
+        (wrote,) = labels.stored(connection)
+    (task,) = small.batch("ranking")
+    prompt = wrote.payload["prompts"][0]["id"]
+    with small.db.write() as connection:
+        row = connection.execute(sa.select(schema.prompt)).mappings().one()
+        connection.execute(schema.prompt.insert().values({**row, "id": prompt, "split": "valid"}))
+        connection.execute(
+            schema.task.update().where(schema.task.c.id == task).values(prompt_id=prompt)
+        )
+    label(small, "bob", "ranking")
+    export.export(small.db, tmp_path / "out")
+    assert [(p.id, p.split) for p in files_of(tmp_path / "out")["prompts"]] == [(prompt, "valid")]
+
+
 def test_rankings_are_each_persons_own_and_identical_texts_are_tied(small, tmp_path):
     small.batch("ranking", training=2, texts=["same", "other", "same", "third"])
     for name in ("ann", "bob"):

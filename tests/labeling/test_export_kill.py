@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from instil.labeling import assign, export, labels, schema
 from instil.labeling.database import Database
 
-KILLS = int(os.environ.get("INSTIL_KILLS", "60"))
+KILLS = 20 * int(os.environ.get("INSTIL_TIMES", "1"))
 
 pytestmark = pytest.mark.slow
 

@@ -66,6 +66,8 @@ def test_meetings_are_of_two_labelers_over_what_both_ranked():
 def test_the_last_label_of_each():
     (panel,) = panels([label("ann", "a b"), label("bob", "a b"), label("ann", "b a")])
     assert sorted(j.label_id for j in panel.last_of_each().judgements) == ["ann b a", "bob a b"]
+    (again,) = panels([label("ann", "b a", at=2), label("ann", "a b", at=1)])  # the newest in front
+    assert [j.label_id for j in again.last_of_each().judgements] == ["ann b a"]
     (alone,) = panels([label("ann", "a b"), label("bob", "a b")])
     assert alone.last_of_each() is alone
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gzip
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +88,7 @@ def test_each_purpose_takes_its_splits(tmp_path, more, splits):
     every = ["", "train", "valid", "test"]
     prompts = [Prompt(id=f"p-{s}", text=f"Say {s}.", split=s) for s in every]
     write_records(tmp_path / "p.jsonl", prompts)
-    found = planning.read(Plan(name="d", kind="demonstration", **more), tmp_path / "p.jsonl", [])
+    found = planning.read(Plan(name="d", kind="annotation", **more), tmp_path / "p.jsonl", [])
     assert set(found.tasks) == {f"p-{s}" for s in splits}
     assert sum(found.left_out.values()) == 4 - len(splits)
 
@@ -119,6 +122,29 @@ def test_errors_name_file_line_and_field(tmp_path):
         planning.read(Plan(**RANKING), prompts, [file])
 
 
+def test_a_line_of_more_than_four_mib_is_not_read(tmp_path):
+    prompts, (file,) = write(tmp_path, [2])
+    good = file.read_bytes()
+    head = b'{"schema": "instil.response/1", "id": "x", "prompt_id": "p0", "text": "'
+    longest = head.ljust(planning.LONGEST - 2, b"x") + b'"}'
+    file.write_bytes(good + longest + b"\n")
+    assert len(planning.read(Plan(**RANKING), prompts, [file]).tasks["p0"]) == 3
+    packed = tmp_path / "packed.jsonl.gz"
+    with gzip.open(packed, "wb") as handle:
+        handle.write(good + head)
+        for _ in range(64):
+            handle.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(InstilError, match=f"{packed}:3: the line is longer than 4,194,304 bytes"):
+        planning.read(Plan(**RANKING), prompts, [packed])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5 * planning.LONGEST  # of a line of 64 MiB
+    prompts.write_bytes(b"x" * (planning.LONGEST + 1))
+    with pytest.raises(InstilError, match=f"{prompts}:1: the line is longer"):
+        planning.read(Plan(**RANKING), prompts, [file])
+
+
 def test_an_evaluation_wants_to_know_the_policies(tmp_path):
     prompts, files = write(tmp_path, [2], splits=["test"])
     files[0].write_text(files[0].read_text().replace('"policy":"a"', '"policy":""'))
@@ -148,6 +174,10 @@ def test_demonstrations_stand_beside_responses(tmp_path):
         ({"tasks": 3}, "tasks 3: how many prompts labelers are to write"),
         ({"kind": "prompt"}, "tasks 0: how many prompts"),
         ({"kind": "prompt", "tasks": 1, "purpose": "gold"}, "kind prompt has no key"),
+        ({"kind": "demonstration", "purpose": "gold"}, "kind demonstration has no key"),
+        ({"quota_training": 101}, "quotas are at most 100"),
+        ({"kind": "prompt", "tasks": 10**9}, "tasks 1000000000 and priority 0: neither"),
+        ({"priority": 2**40}, "priority 1099511627776: neither"),
     ],
 )
 def test_a_plan_that_cannot_be(fields, message):

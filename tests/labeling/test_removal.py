@@ -169,6 +169,22 @@ def test_bytes_that_cannot_be_wiped_yet_are_said(small, tmp_path):
     assert not removal.lineage(small.db, ["u0"]).prompt_ids
 
 
+def test_a_file_that_cannot_be_rewritten_is_said(small, monkeypatch):
+    small.batch("demonstration")
+    found = removal.lineage(small.db, ["u0"])
+    wipe = removal._wipe
+
+    def busy(db):
+        with Database(db.url.database).write():  # another process
+            wipe(db)
+
+    monkeypatch.setattr(removal, "_wipe", busy)
+    with small.db.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA busy_timeout=50")
+    with pytest.raises(InstilError, match=r"the rows are gone.*\(database is locked\)"):
+        removal.remove(small.db, "", found)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a command of training is given."""

@@ -27,12 +27,12 @@ def scripted():
 
 
 @pytest.mark.parametrize("url", ["postgres"], indirect=True)
-def test_several_processes_share_the_work(store, url, scripted, capsys):
+def test_several_processes_share_the_work(store, url, scripted, capsys, tmp_path):
     accounts = [store.person(f"scripted{n}") for n in range(LABELERS)]
     store.batch("ranking", tasks=150, responses=2, training=QUOTA)
     store.db.close()
     db, stop = Database(url), threading.Event()
-    served = scripted.Served(url, WORKERS)
+    served = scripted.Served(url, tmp_path, WORKERS)
     crew = scripted.labelers(served, db, accounts, stop)
     db.close()
     served.begin()

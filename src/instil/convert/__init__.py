@@ -44,7 +44,7 @@ from instil import jsonl
 from instil.convert.formats import READERS, WRITERS, Source, Target, detect, read_row, write_rows
 from instil.convert.item import Item, Row, text_of
 from instil.convert.joined import LABELER, read_joined
-from instil.errors import InstilError
+from instil.errors import InstilError, one_line
 from instil.records import Demonstration, Prompt, Ranking, Record, Response, Split, Text
 
 T = TypeVar("T")
@@ -126,8 +126,8 @@ def run(config: Config) -> None:
         (_write_records if config.to == "instil" else _write_rows)(config, items, lost)
     if skipped:
         print(f"left out {len(skipped)} rows, the first: {skipped[0]}")
-    if told := [f"{name} ({count})" for name, count in lost.most_common() if count]:
-        print(f"no place for: {', '.join(told)}")
+    if told := _told(lost):
+        print(f"no place for: {told}")
 
 
 def convert(
@@ -219,10 +219,9 @@ def _write_rows(config: Config, items: Iterable[tuple[str, Item]], lost: Counter
                 yield msgspec.json.encode(row) + b"\n"
                 written += 1
         if not written:
-            found = ", ".join(f"{name} ({count})" for name, count in lost.most_common() if count)
             raise InstilError(
                 f"{config.files[0]}: has nothing that {config.to} can hold; "
-                f"found: {found or 'no row'}"
+                f"found: {_told(lost) or 'no row'}"
             )
 
     jsonl.replace_files({config.out: lines()})
@@ -265,7 +264,7 @@ def _format(config: Config) -> str:
             try:
                 return detect(row)
             except InstilError as error:
-                raise InstilError(f"{path}:{number}: {error}") from error
+                raise InstilError(f"{path}:{number}: {one_line(error)}") from error
     return "prompt"
 
 
@@ -277,8 +276,9 @@ def _read(
         for number, row in jsonl.iter_objects(path):
             try:
                 item = reader(row)
-            except InstilError as error:
-                where = f"{path}:{number}: {error}"
+            except (InstilError, RecursionError) as error:
+                deep = isinstance(error, RecursionError)
+                where = f"{path}:{number}: {'nested too deeply' if deep else one_line(error)}"
                 if config.bad_rows == "stop":
                     raise InstilError(f"{where} (--bad-rows skip leaves such rows out)") from error
                 skipped.append(where)
@@ -325,6 +325,11 @@ def _text_lines(path: Path) -> Iterator[str]:
 
 def _is_plain_text(path: Path) -> bool:
     return path.name.removesuffix(".gz").endswith((".txt", ".text", ".md"))
+
+
+def _told(lost: Counter[str]) -> str:
+    """What was lost, the most frequent first; the names of fields are the file's own."""
+    return ", ".join(f"{one_line(name, 60)} ({n})" for name, n in lost.most_common() if n)
 
 
 def _refuse_leftovers(out: Path, written: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from instil.convert import messages, rows, trees, ultrafeedback
 from instil.convert.item import CannotHold, Item, Row, unread
-from instil.errors import InstilError
+from instil.errors import InstilError, one_line
 
 Source = Literal[
     "auto",
@@ -124,7 +124,8 @@ WRITERS: Mapping[str, Writer] = {
 def detect(row: Row) -> str:
     """The format of a row, told from its fields; an error lists them when none fits."""
     keys = set(row)
-    if str(row.get("schema")).startswith("instil."):
+    schema = row.get("schema")
+    if isinstance(schema, str) and schema.startswith("instil."):
         return "instil"
     if {"prompt", "completion", "label"} <= keys:
         raise InstilError(
@@ -153,15 +154,17 @@ def detect(row: Row) -> str:
         others = keys - {"prompt", "id", "source", "meta", "split", "use_case", "user_id"}
         if not others:
             return "prompt"
-        raise InstilError(
-            f"{', '.join(sorted(others))}: not known; --from prompt takes the prompts alone"
-        )
+        raise InstilError(f"{_listed(others)}: not known; --from prompt takes the prompts alone")
     if keys in ({"text"}, {"text", "source"}):
         return "text"
     raise InstilError(
-        f"fields {', '.join(sorted(keys)) or '(none)'}: no format is known with these; "
+        f"fields {_listed(keys) or '(none)'}: no format is known with these; "
         "rename them to those of a known one (`instil convert --help`)"
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(one_line(name, 40) for name in sorted(names))
 
 
 def read_row(reader: Reader, row: Row, lost: Counter[str]) -> list[Item]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from instil import jsonl
 from instil.convert.item import Item, ranked
-from instil.errors import InstilError
+from instil.errors import InstilError, one_line
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Rating, Record, Response
 
 R = TypeVar("R", bound=Record)
@@ -60,9 +60,9 @@ def read_joined(paths: Sequence[Path], lost: Counter[str]) -> Iterator[tuple[str
         for response_id, rank in ranking.ranks().items():
             response = _find(responses, response_id, where, "tiers")
             if response.prompt_id != prompt.id:
+                ids = [one_line(i, 60) for i in (response_id, response.prompt_id, prompt.id)]
                 raise InstilError(
-                    f"{where}: tiers: response {response_id} answers prompt {response.prompt_id}, "
-                    f"not {prompt.id}"
+                    f"{where}: tiers: response {ids[0]} answers prompt {ids[1]}, not {ids[2]}"
                 )
             unranked.pop(response_id, None)
             lost["sampling of a response"] += bool(response.sampling)
@@ -95,10 +95,11 @@ def _by_kind(paths: Sequence[Path]) -> dict[type[Record], list[Path]]:
     files: dict[type[Record], list[Path]] = {}
     for path in paths:
         for number, row in jsonl.iter_objects(path):
-            schema = str(row.get("schema"))
-            if schema not in KINDS:
+            schema = row.get("schema")
+            if not isinstance(schema, str) or schema not in KINDS:
+                got = f"{schema!r:.60}" if isinstance(schema, str) else "what is no text"
                 raise InstilError(
-                    f"{path}:{number}: schema: {schema!r} is not one of {', '.join(KINDS)}"
+                    f"{path}:{number}: schema: {got} is not one of {', '.join(KINDS)}"
                 )
             files.setdefault(KINDS[schema], []).append(path)
             break
@@ -119,11 +120,15 @@ def _by_id(numbered: Iterable[tuple[str, Named]]) -> dict[str, Named]:
     found: dict[str, Named] = {}
     for where, record in numbered:
         if found.setdefault(record.id, record) != record:
-            raise InstilError(f"{where}: id: {record.id} occurs before with other content")
+            raise InstilError(
+                f"{where}: id: {one_line(record.id, 60)} occurs before with other content"
+            )
     return found
 
 
 def _find(records: Mapping[str, R], name: str, where: str, field: str) -> R:
     if name not in records:
-        raise InstilError(f"{where}: {field}: {name} is in none of the files; name its file too")
+        raise InstilError(
+            f"{where}: {field}: {one_line(name, 60)} is in none of the files; name its file too"
+        )
     return records[name]

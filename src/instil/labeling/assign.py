@@ -276,6 +276,8 @@ def _hidden(
 ) -> tuple[sa.Row[Any] | None, str, Purpose | None]:
     """(task, reason, purpose to tell) of a gold task or a repeat, if it is the turn of one."""
     nothing = None, "", None
+    if kind in ("demonstration", "prompt"):
+        return nothing  # no two texts can be compared, and one written again would train nobody
     own = sa.select(sa.func.count()).where(assignment.c.labeler_id == labeler_id)
     turn = str(connection.execute(own).scalar())
     draw = share(db.permutation_key, "hidden", labeler_id, turn)

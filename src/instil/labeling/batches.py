@@ -35,6 +35,9 @@ __all__ = ["Counts", "Plan", "Progress", "Seats", "State", "create", "progress",
 CHUNK = 500
 """Rows in one statement."""
 
+NAMING = 50
+"""Texts naming their author that a batch remembers: to look for them takes minutes a million."""
+
 State = Literal["open", "paused", "closed"]
 
 
@@ -51,6 +54,8 @@ class Counts:
     """Tasks for training of fewer than 4 responses."""
     named_authors: int = 0
     """Responses whose text says which model wrote it; labelers see it."""
+    naming: tuple[str, ...] = ()
+    """Ids of the first of them, for the lead to look at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +122,15 @@ def create(
     if plan.purpose not in planning.SPLITS:
         pools = []
     work = {"kind": plan.kind, "purpose": plan.purpose}
+    named = [one.id for answers in found.tasks.values() for one in answers if one.named]
     counts = Counts(
         batch_id=batch_id,
         tasks=len(ids) + len(unasked),
         seats=len(pools) * (len(ids) + len(unasked)),
         left_out=found.left_out,
         few=few if plan.kind in planning.COMPARES and plan.purpose == "training" else 0,
-        named_authors=sum(one.named for answers in found.tasks.values() for one in answers),
+        named_authors=len(named),
+        naming=tuple(named[:NAMING]),
     )
     with db.write() as connection:
         now = db.now()

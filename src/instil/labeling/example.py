@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import sqlalchemy as sa
 
+from instil.errors import InstilError
 from instil.jsonl import content_id, write_records
 from instil.labeling import assign, batches, labels, people, schema
 from instil.labeling.database import Database
@@ -88,12 +89,19 @@ class _Labeler:
 def fill(db: Database) -> str:
     """Put the example into a database. Returns the token of an invitation for the lead "you".
 
-    A second call changes nothing and gives a new token.
+    A second call changes nothing and gives a new token. Raises InstilError for a database with
+    people or work of its own, which the example would mix with.
     """
     db.migrate()
     with db.read() as connection:
         there = sa.select(schema.labeler.c.id).where(schema.labeler.c.id == YOU)
         filled = connection.execute(there).first() is not None
+        for table in () if filled else (schema.labeler, schema.batch):
+            if connection.execute(sa.select(table.c.id)).first():
+                raise InstilError(
+                    f"{db.url.render_as_string()}: has people or work already, and the example "
+                    "wants an empty database; leave --demo out, or --db"
+                )
     if not filled:
         past = _Past(db.now() - 3 * DAY_MS)
         earlier = Database(db.url.render_as_string(hide_password=False), past)

@@ -176,7 +176,17 @@ def _write(connection: sa.Connection, root: Path) -> tuple[dict[str, File], set[
 def _write_purpose(connection: sa.Connection, purpose: Purpose, of: Mapping[str, _Writer]) -> None:
     """The records of one purpose."""
     pool = "training" if purpose == "training" else None  # the database refuses others as well
-    own: set[str] = set()
+    s, done = schema, schema.label
+    labeled = sa.select(done.c.task_id).where(
+        done.c.purpose == purpose, done.c.status == "accepted"
+    )
+    if pool:
+        labeled = labeled.where(done.c.pool == pool)
+    asked: set[str] = set()
+    prompts = sa.select(s.task.c.prompt_id).where(s.task.c.id.in_(labeled))
+    for row in _all(connection, s.prompt, prompts):
+        asked.add(row["id"])
+        of["prompts"].write(Prompt(**{**row, "meta": msgspec.json.decode(row["meta"])}))
     for label in labels.stored(
         connection, purpose=purpose, status=("accepted",), pool=pool, only_newest=True
     ):
@@ -186,20 +196,10 @@ def _write_purpose(connection: sa.Connection, purpose: Purpose, of: Mapping[str,
             if isinstance(record, Ranking) and label.kind == "toxicity":
                 name = TOXICITY_RANKINGS
             if isinstance(record, Prompt):
-                if record.id in own:
+                if record.id in asked:  # twice the same, or since in a batch, by now with a split
                     continue
-                own.add(record.id)
+                asked.add(record.id)
             of[name].write(record)
-    s, done = schema, schema.label
-    labeled = sa.select(done.c.task_id).where(
-        done.c.purpose == purpose, done.c.status == "accepted"
-    )
-    if pool:
-        labeled = labeled.where(done.c.pool == pool)
-    prompts = sa.select(s.task.c.prompt_id).where(s.task.c.id.in_(labeled))
-    for row in _all(connection, s.prompt, prompts):
-        if row["id"] not in own:
-            of["prompts"].write(Prompt(**{**row, "meta": msgspec.json.decode(row["meta"])}))
     compared = labeled.where(done.c.kind.in_(COMPARES))
     shown = sa.select(s.task_response.c.response_id).where(s.task_response.c.task_id.in_(compared))
     for row in _all(connection, s.response, shown):

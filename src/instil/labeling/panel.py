@@ -73,7 +73,8 @@ class Panel:
 
     def last_of_each(self) -> Panel:
         """Only each labeler's last label."""
-        rows = list({j.labeler_id: row for row, j in enumerate(self.judgements)}.values())
+        in_time = sorted(enumerate(self.judgements), key=lambda pair: pair[1].at)
+        rows = list({j.labeler_id: row for row, j in in_time}.values())
         if len(rows) == len(self.judgements):
             return self
         return Panel([self.judgements[row] for row in rows], self.response_ids, self.ranks[rows])

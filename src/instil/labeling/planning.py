@@ -25,6 +25,10 @@ from instil.records import Demonstration, Kind, Prompt, Purpose, Response, Split
 
 FEWEST, EXPECTED, MOST = 2, 4, 9
 """Responses of a task: at least 2, and 4 to 9 for training (Ouyang et al. 2022, section 3.5)."""
+LONGEST = 4 * 1024 * 1024
+"""Bytes of a record: nobody reads a longer text, and no file of one line may fill the memory."""
+MOST_LABELS, MOST_WRITTEN = 100, 100_000
+"""Labels of a task from one pool, prompts to write in a batch: more is a slip of the keyboard."""
 COMPARES: tuple[Kind, ...] = ("ranking", "toxicity")
 """The kinds of work that show responses."""
 SPLITS = {"training": ("", "train"), "evaluation": ("valid", "test")}
@@ -83,8 +87,16 @@ class Plan:
                 f"tasks {self.tasks}: how many prompts labelers are to write, for kind prompt; "
                 "0 for the other kinds"
             )
-        if self.kind == "prompt" and self.purpose in ("gold", "screening"):
-            raise InstilError(f"kind prompt has no key; purpose {self.purpose} needs one")
+        without = {"gold": ("prompt", "demonstration"), "screening": ("prompt",)}
+        if self.kind in without.get(self.purpose, ()):
+            raise InstilError(f"kind {self.kind} has no key; purpose {self.purpose} needs one")
+        if max(self.quota_training, self.quota_held_out) > MOST_LABELS:
+            raise InstilError(f"quotas are at most {MOST_LABELS} labels of each task")
+        if self.tasks > MOST_WRITTEN or abs(self.priority) > MOST_WRITTEN:
+            raise InstilError(
+                f"tasks {self.tasks} and priority {self.priority}: neither goes beyond "
+                f"{MOST_WRITTEN:,}; start several batches"
+            )
 
 
 class Answer(NamedTuple):
@@ -127,12 +139,12 @@ def read(plan: Plan, prompts: Path | None, responses: Sequence[Path]) -> Content
 
 def responses_in(path: Path) -> Iterator[tuple[Response, str | None]]:
     """The responses in a file, and the labeler who wrote each, for demonstrations."""
-    _, first = next(iter_lines(path), (0, b""))
+    _, first = next(iter_lines(path, LONGEST), (0, b""))
     if str(Demonstration.__struct_config__.tag).encode() not in first:
-        for response in iter_records(path, Response):
+        for response in iter_records(path, Response, LONGEST):
             yield response, None
         return
-    for d in iter_records(path, Demonstration):
+    for d in iter_records(path, Demonstration, LONGEST):
         made = content_id("r", d.prompt_id, d.labeler_id, d.text)
         response = Response(id=made, prompt_id=d.prompt_id, text=d.text, policy=OF_A_LABELER)
         yield response, d.labeler_id
@@ -172,7 +184,7 @@ def _asked(plan: Plan, path: Path | None, left_out: Counter[str]) -> dict[str, P
     if plan.with_valid:
         splits = (*splits, "valid")
     asked: dict[str, Prompt | None] = {}
-    for place, prompt in enumerate(iter_records(path, Prompt)):
+    for place, prompt in enumerate(iter_records(path, Prompt, LONGEST)):
         if prompt.id in asked:
             raise InstilError(f"{_where(path, place)}: id: prompt {prompt.id!r} occurs twice")
         asked[prompt.id] = prompt if prompt.split in splits else None

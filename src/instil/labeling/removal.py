@@ -16,6 +16,7 @@ Left out on purpose: backups of the database, and a model's memory. Delete the f
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -161,6 +162,8 @@ def remove(db: Database, by: str, found: Lineage) -> None:
     """
     with db.write() as connection:
         now = db.now()
+        # whoever works locks an own row first: nobody adds what hangs on rows that just went
+        connection.execute(sa.select(schema.labeler.c.id).with_for_update(key_share=True))
         prompt_ids = sorted({*found.prompt_ids, *_texts(connection, found.user_ids)})
         gone = {}
         for table, rows in _rows(found.user_ids):
@@ -239,6 +242,11 @@ def _wipe(db: Database) -> None:
         cursor = raw.cursor()
         cursor.execute("VACUUM")
         busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise InstilError(
+            f"{db.url.database}: the rows are gone, but the file still has their bytes ({error}); "
+            "stop the server, make room for a copy, and run `VACUUM` on the file"
+        ) from error
     finally:
         raw.close()
     if busy:

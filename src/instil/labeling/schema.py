@@ -250,6 +250,14 @@ Index(
     sqlite_where=text("state <> 'done'"),
     postgresql_where=text("state <> 'done'"),
 )
+Index(
+    "seat_held",
+    seat.c.labeler_id,
+    seat.c.kind,
+    sqlite_where=text("state = 'held'"),
+    postgresql_where=text("state = 'held'"),
+)
+Index("seat_task", seat.c.task_id)
 
 assignment = Table(
     "assignment",

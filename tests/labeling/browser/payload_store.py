@@ -84,6 +84,7 @@ class _Filling:
         )
         plan = {"name": text, "kind": kind, "purpose": purpose, "baseline": text}
         counts = {"batch_id": name, "tasks": 1, "seats": 1, "left_out": {text: 1}}
+        counts["naming"] = [f"{place} {name} {text}" for place in range(3)]
         self.insert(
             schema.batch,
             id=name,

@@ -355,7 +355,10 @@ def test_pictures_for_the_documentation(chromium: Any, store: Any, texts: str) -
         context = site.context(
             chromium, one.person, color_scheme=scheme, reduced_motion="reduce", **options
         )
-        data = _small(Looked(context, site, one, picture).page.screenshot())
+        page = Looked(context, site, one, picture).page
+        if one.path.startswith("/work/"):
+            page.wait_for_function("() => document.querySelector('#sync').innerText !== 'Saving…'")
+        data = _small(page.screenshot())
         (IMAGES / f"{picture}.png").write_bytes(data)
         total += len(data)
         context.close()

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from instil.labeling import outcomes, schema
 from instil.labeling.screening import CutOffs
@@ -184,6 +185,17 @@ def test_the_four_measures_of_a_candidate(screened):
     assert kim.found.topics == ("medicine",)
     assert kim.found.meets == {"flags": False, "rankings": False, "demonstrations": True}
     assert (kim.id, kim.tasks, kim.pool) == ("l-kim", 3, "candidate")
+
+
+def test_scores_are_of_what_stands_now(screened):
+    label = schema.label
+    with screened.db.write() as connection:
+        (row,) = connection.execute(sa.select(label).where(label.c.kind == "demonstration"))
+        again = {"id": "again", "revision": 2, "idempotency_key": "again"}
+        connection.execute(label.insert().values(row._asdict() | again))
+    with screened.db.read() as connection:
+        (kim,) = figures.candidates(connection, CutOffs())
+    assert kim.found.demonstrations is None
 
 
 def test_somebody_accepted_stays_on_the_list(screened):

@@ -86,3 +86,9 @@ def test_a_notice_is_one_of_ours(client: Callable[..., Any]) -> None:
     ann = client("ann")
     assert "Saved." in ann.get("/account?saved").text
     assert "<b>mine" not in ann.get("/account?notice=<b>mine&<b>mine").text
+
+
+def test_a_public_address_in_capitals_is_the_same_address():
+    settings = Settings(public_url="https://Labels.Example.org/")
+    assert "labels.example.org" in settings.hosts
+    assert settings.origin("labels.example.org") == "https://labels.example.org"

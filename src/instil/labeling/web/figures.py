@@ -268,9 +268,9 @@ def candidates(connection: sa.Connection, cut_offs: screening.CutOffs) -> list[C
     tasks: dict[str, int] = dict(done.all())
     scores: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for person, label_id, value in connection.execute(
-        sa.select(label.c.labeler_id, score.c.label_id, score.c.value).join(
-            label, label.c.id == score.c.label_id
-        )
+        sa.select(label.c.labeler_id, score.c.label_id, score.c.value)
+        .join(label, label.c.id == score.c.label_id)
+        .where(last_revision())
     ):
         scores[person].append((label_id, value))
     keys = [_answers(payloads) for (status, _), payloads in said.items() if status == "key"]

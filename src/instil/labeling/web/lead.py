@@ -35,8 +35,6 @@ UPLOAD = 256 * MIB
 """The most that a new batch may bring; `instil batch` takes any size."""
 TASKS = 100
 """Tasks on one page of a batch."""
-NAMING = 50
-"""Texts that name their author on the page of a batch."""
 
 NUMBERS = {
     "quota_training": "labels by training labelers",
@@ -116,9 +114,7 @@ def batch(seen: Seen) -> Response:
     found = _batch(seen)
     with seen.db.read() as connection:
         tasks = _tasks(connection, found.batch_id, seen.query.get("after", ""))
-        naming: list[_Naming] = []
-        if found.counts and found.counts.named_authors:
-            naming = _naming(connection, found.batch_id)
+        naming = _naming(connection, found)
     return render(
         seen,
         "batch.html",
@@ -126,8 +122,8 @@ def batch(seen: Seen) -> Response:
         batch=found,
         tasks=tasks[:TASKS],
         after=tasks[TASKS - 1].id if len(tasks) > TASKS else None,
-        naming=naming[:NAMING],
-        more_naming=len(naming) > NAMING,
+        naming=naming,
+        more_naming=found.counts is not None and found.counts.named_authors > len(naming),
         leads=seen.account.role in LEADS,
         words=WORK,
     )
@@ -218,22 +214,20 @@ class _Naming(NamedTuple):
     words: str
 
 
-def _naming(connection: sa.Connection, batch_id: str) -> list[_Naming]:
-    """The first responses of a batch that name their author, and one more if there are more."""
-    found: list[_Naming] = []
-    for task_id, place, text in connection.execute(
+def _naming(connection: sa.Connection, of: Progress) -> list[_Naming]:
+    """The first responses of a batch that name their author."""
+    rows = (
         sa.select(schema.task.c.id, schema.task_response.c.place, schema.response.c.text)
         .join(schema.task_response, schema.task_response.c.task_id == schema.task.c.id)
         .join(schema.response, schema.response.c.id == schema.task_response.c.response_id)
-        .where(schema.task.c.batch_id == batch_id)
+        .where(schema.response.c.id.in_(of.counts.naming if of.counts else ()))
+        .where(schema.task.c.batch_id == of.batch_id)
         .order_by(schema.task.c.id, schema.task_response.c.place)
-        .execution_options(yield_per=200)
-    ):
-        if words := names_author(text):
-            found.append(_Naming(task_id, place + 1, words))
-            if len(found) > NAMING:
-                break
-    return found
+    )
+    return [
+        _Naming(task_id, place + 1, names_author(text))
+        for task_id, place, text in connection.execute(rows)
+    ]
 
 
 ROUTES: list[Route] = [

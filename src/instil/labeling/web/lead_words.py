@@ -12,10 +12,10 @@ from instil.labeling.web.lead_parts import PURPOSES, WORK, names_of
 from instil.labeling.web.route import (
     ADMINS,
     LEADS,
-    NotFound,
     Route,
     Seen,
     action,
+    cursor,
     page,
     redirect,
     render,
@@ -72,13 +72,10 @@ def survey_counts(seen: Seen) -> Response:
 
 def audit_log(seen: Seen) -> Response:
     """Who did what, newest first, and whether the log is as it was written."""
-    before = seen.query.get("before", "")
-    if before and not (before.isascii() and before.isdecimal() and len(before) < 18):
-        raise NotFound
     with seen.db.read() as connection:
         bad = audit.first_bad(connection)
         end = audit.head(connection)
-        events = audit.newest(connection, int(before) if before else None, EVENTS + 1)
+        events = audit.newest(connection, cursor(seen), EVENTS + 1)
         names = names_of(seen, connection)
     return render(
         seen,

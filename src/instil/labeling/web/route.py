@@ -77,11 +77,12 @@ class Settings:
         own = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == 80 else f":{self.port}"
         names = {f"{name}{port}" for name in (own, "127.0.0.1", "localhost", "[::1]")}
-        return frozenset(names | ({URL(self.public_url).netloc} if self.public_url else set()))
+        public = {URL(self.public_url).netloc.lower()} if self.public_url else set()
+        return frozenset(names | public)
 
     def origin(self, host: str) -> str:
         """The origin of the pages that browsers get which say `host`."""
-        return self.public_url.rstrip("/") or f"http://{host}"
+        return self.public_url.rstrip("/").lower() or f"http://{host}"
 
     @property
     def url(self) -> str:
@@ -248,6 +249,14 @@ def sentence(error: Exception) -> str:
     """What an error says, as a page says it: a capital in front, a full stop at the end."""
     text = str(error)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def cursor(seen: Seen) -> int | None:
+    """Where a list goes on that is shown a page at a time; None at its beginning."""
+    before = seen.query.get("before", "")
+    if before and not (before.isascii() and before.isdecimal() and len(before) < 18):
+        raise NotFound
+    return int(before) if before else None
 
 
 def _navigation(account: Account | None, url: str) -> list[tuple[str, str, bool]]:

@@ -23,6 +23,7 @@ from instil.labeling.web.route import (
     Seen,
     action,
     answer,
+    cursor,
     page,
     redirect,
     render,
@@ -168,10 +169,7 @@ def ask(seen: Seen) -> Response:
 
 def history(seen: Seen) -> Response:
     """What this person handed in or skipped, the newest first."""
-    before = seen.query.get("before", "")
-    rows = labels.history(
-        seen.db, seen.account, int(before) if before.isdecimal() else None, PAGE_LABELS + 1
-    )
+    rows = labels.history(seen.db, seen.account, cursor(seen), PAGE_LABELS + 1)
     more = len(rows) > PAGE_LABELS
     rows = rows[:PAGE_LABELS]
     return render(

@@ -181,6 +181,8 @@ CREATE TABLE seat (
 );
 CREATE UNIQUE INDEX seat_once ON seat (task_id, labeler_id, reason) WHERE labeler_id IS NOT NULL;
 CREATE INDEX seat_open ON seat (kind, pool, priority, id) WHERE state <> 'done';
+CREATE INDEX seat_held ON seat (labeler_id, kind) WHERE state = 'held';
+CREATE INDEX seat_task ON seat (task_id);
 CREATE TABLE assignment (
   id TEXT NOT NULL PRIMARY KEY,
   seat_id %(number)s NOT NULL REFERENCES seat,
