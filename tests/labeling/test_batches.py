@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 
 from instil.errors import InstilError
 from instil.jsonl import write_records
-from instil.labeling import audit, batches, schema
+from instil.labeling import audit, batches, planning, schema
 from instil.labeling.batches import Plan, Seats
 from instil.records import Demonstration, Prompt, Response
 
@@ -175,6 +177,43 @@ def test_nobody_is_shown_an_own_text(store, files, tmp_path):
             )
         ).all()
     assert set(found) == {("By Ann.", "l-ann"), ("By nobody here.", None)}
+
+
+def test_an_export_with_demonstrations_is_taken_again(store, files, tmp_path):
+    made = [Demonstration(prompt_id="p0", labeler_id="l-ann", text="By Ann.")]
+    write_records(tmp_path / "d.jsonl", made)
+    batches.create(store.db, None, RANKING, files[0], [*files[1], tmp_path / "d.jsonl"])
+    ((exported, _),) = planning.responses_in(tmp_path / "d.jsonl")
+    write_records(tmp_path / "responses.jsonl", [exported])
+    plan = Plan(name="again", kind="ranking", quota_training=2)
+    batches.create(store.db, None, plan, files[0], [*files[1], tmp_path / "responses.jsonl"])
+    with store.db.read() as connection:
+        rows = sa.select(schema.response.c.author_id).where(schema.response.c.id == exported.id)
+        assert connection.execute(rows).scalars().all() == ["l-ann"]
+
+
+def test_batches_of_the_same_prompts_in_another_order_do_not_lock_each_other(
+    store, tmp_path, monkeypatch
+):
+    prompts = [Prompt(id=f"p{i}", text=f"Say {i}.") for i in range(2)]
+    write_records(tmp_path / "0.jsonl", prompts)
+    write_records(tmp_path / "1.jsonl", prompts[::-1])
+    both, insert = threading.Barrier(2), batches._insert
+
+    def slow(connection, table, rows):
+        insert(connection, table, rows)
+        with contextlib.suppress(threading.BrokenBarrierError):  # the other one waits elsewhere
+            both.wait(0.3)
+
+    monkeypatch.setattr(batches, "CHUNK", 1)
+    monkeypatch.setattr(batches, "_insert", slow)
+
+    def make(number):
+        plan = Plan(name="d", kind="demonstration", quota_training=1 + number)
+        return batches.create(store.db, None, plan, tmp_path / f"{number}.jsonl").tasks
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(make, range(2))) == [2, 2]
 
 
 def test_few_responses_and_texts_that_name_their_author_are_counted(store, tmp_path):

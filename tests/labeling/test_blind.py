@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from instil.labeling import blind
 from instil.labeling.blind import Card, cards, names_author, order, share
 
 KEY = bytes(range(32))
@@ -117,6 +119,7 @@ PLANTED = [
     *(f"I am a language model from {m}." for m in MAKERS),
     *(f"{m} trained me to be honest." for m in MAKERS),
     *(f"That would break {m}'s usage policies." for m in MAKERS),
+    *(f"I am a model trained by {m}." for m in ("Hugging Face", "HuggingFace", "Stability AI")),
     *(f"as a chatbot developed by {m} i cannot" for m in MAKERS),
     *(f"I am a model that was built by the team at {m}." for m in MAKERS),
 ]
@@ -150,6 +153,41 @@ def test_texts_that_name_nobody_are_left_alone():
 def test_the_words_found_are_those_of_the_text():
     assert names_author("Well, as claude i would not.") == "as claude"
     assert names_author("") == ""
+
+
+PIECES = st.one_of(
+    st.sampled_from([*MODELS, *MAKERS, "LLaMA", "BLOOMZ", "command r", "Meta", "Phi-3", "Yi"]),
+    st.sampled_from(["I am", "as", "this is", "made by", "from the team at", "here", "a model"]),
+    st.sampled_from(["'s", "’s", ", ", ".", "-", "_", "v2", "4", "x", "\u0307", "\u200b", "\n"]),
+    st.text(max_size=3),
+)
+OTHER_CASES = [str, str.lower, str.upper, str.swapcase]
+# all that `re` takes for an ASCII letter where case does not count
+ODD = {"i": "\u0130\u0131", "s": "\u017f", "k": "\u212a"}
+
+
+@given(
+    st.lists(st.tuples(PIECES, st.sampled_from(OTHER_CASES), st.sampled_from(["", " "]))),
+    st.sampled_from([*ODD["i"], *ODD["s"], *ODD["k"], ""]),
+)
+def test_the_quick_look_misses_nothing(pieces, odd):
+    text = "".join(change(piece) + gap for piece, change, gap in pieces)
+    for plain, others in ODD.items():
+        if odd and odd in others:
+            text = text.replace(plain, odd)
+    found = blind._NAMES_AUTHOR.search(text)
+    assert names_author(text) == (found[0] if found else "")
+
+
+def test_other_characters_that_count_as_letters():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    found = {
+        letter: "".join(filter(re.compile(f"(?i:{letter})").fullmatch, map(chr, range(128, 2**16))))
+        for letter in letters
+    }
+    assert {letter: others for letter, others in found.items() if others} == ODD
+    for name in ("CLAUDE", "COP\u0130LOT", "M\u0131xtral", "Deep\u017feek", "Gro\u212a"):
+        assert names_author(f"I am {name}.") == f"I am {name}"
 
 
 @given(st.lists(st.sampled_from(["x", "y", "z"]), min_size=1, max_size=9), st.randoms())

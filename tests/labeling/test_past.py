@@ -175,6 +175,24 @@ def test_judgements_take_filters(store, filled):
         assert labels.judgements(connection, since=newest.at) == [newest]
 
 
+def test_judgements_beside_those_of_a_labeler(store):
+    """What others said of the prompts that somebody judged, however much else came later."""
+    store.batch("ranking", tasks=2, training=2)
+    for name, tasks in (("ann", 1), ("bob", 2), ("cid", 1)):
+        for number in range(tasks):
+            held = assign.claim(store.db, store[name], "ranking")
+            answer = b'{"not_rankable": true, "why": "all wrong"}'
+            labels.submit(store.db, store[name], held.id, f"k{number}", 0, answer, 5)
+            store.clock.pass_(minutes=1)
+    with store.db.read() as connection:
+        (own,) = labels.judgements(connection, labeler_id="l-ann")
+        (other,) = labels.judgements(connection, beside="l-ann", limit=1)
+        assert (other.labeler_id, other.prompt_id) == ("l-bob", own.prompt_id)
+        assert len(labels.judgements(connection, beside="l-bob")) == 2
+        assert labels.judgements(connection, beside="l-ann", kind="toxicity") == []
+        assert labels.judgements(connection, beside="l-hal") == []
+
+
 def test_responses_that_cannot_be_ranked_are_judged_too(store):
     store.batch("ranking")
     held = assign.claim(store.db, store["ann"], "ranking")

@@ -63,11 +63,32 @@ def test_a_prompt_without_the_baseline_is_left_out(tmp_path):
         planning.read(Plan(**RANKING, purpose="evaluation", baseline="sft"), prompts, files)
 
 
+@pytest.mark.parametrize(
+    ("kind", "purpose", "left"),
+    [
+        ("ranking", "training", ["p1"]),
+        ("ranking", "evaluation", ["p0", "p1"]),
+        ("ranking", "gold", ["p0", "p1"]),
+        ("toxicity", "training", ["p0", "p1"]),
+    ],
+)
+def test_a_ranking_without_a_pair_is_not_for_training(tmp_path, kind, purpose, left):
+    splits = ["test" if purpose == "evaluation" else "train"]
+    prompts, files = write(tmp_path, [2, 2], policies="ab", splits=splits)
+    for file in files:
+        file.write_text(file.read_text().replace("0 0.", "Same.").replace("0 1.", "Same."))
+    found = planning.read(Plan(name="r", kind=kind, purpose=purpose), prompts, files)
+    assert list(found.tasks) == left
+    counted = {"prompts whose responses are all the same": 1}
+    assert found.left_out == (counted if len(left) == 1 else {})
+
+
 @pytest.mark.parametrize(("budget", "words", "k"), [(1800, 250, 7), (1800, 1000, 4), (90, 5, 9)])
 def test_k_by_words_to_read(tmp_path, budget, words, k):
     # 1800 / 250 = 7.2; 1800 / 1000 = 1.8, never under 4; 90 / 5 = 18, never over 9
     write_records(tmp_path / "p.jsonl", [Prompt(id="p", text="?")])
-    responses = [Response(id=f"r{i}", prompt_id="p", text="word " * words) for i in range(9)]
+    text = "word " * (words - 1)
+    responses = [Response(id=f"r{i}", prompt_id="p", text=f"{text}{i}") for i in range(9)]
     write_records(tmp_path / "r.jsonl", responses)
     plan = Plan(**RANKING, word_budget=budget)
     found = planning.read(plan, tmp_path / "p.jsonl", [tmp_path / "r.jsonl"])
@@ -122,6 +143,30 @@ def test_errors_name_file_line_and_field(tmp_path):
         planning.read(Plan(**RANKING), prompts, [file])
 
 
+NUL = "a\0b"
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        (Prompt(id=NUL, text="?"), "id"),
+        (Prompt(id="p9", text=NUL), "text"),
+        (Prompt(id="p9", text="?", source=NUL), "source"),
+        (Prompt(id="p9", text="?", user_id=NUL, split="test"), "user_id"),
+        (Response(id=NUL, prompt_id="p0", text=""), "id"),
+        (Response(id="r", prompt_id="p0", text=NUL), "text"),
+        (Response(id="r", prompt_id="p0", text="", policy=NUL), "policy"),
+        (Demonstration(prompt_id="p0", labeler_id="l", text=NUL), "text"),
+    ],
+)
+def test_what_postgresql_cannot_store_is_refused(tmp_path, record, field):
+    prompts, files = write(tmp_path, [2])
+    bad = prompts if isinstance(record, Prompt) else tmp_path / "bad.jsonl"
+    write_records(bad, [record])
+    with pytest.raises(InstilError, match=f"{bad}:1: {field}: has a NUL character"):
+        planning.read(Plan(**RANKING), prompts, [*files, tmp_path / "bad.jsonl"])
+
+
 def test_a_line_of_more_than_four_mib_is_not_read(tmp_path):
     prompts, (file,) = write(tmp_path, [2])
     good = file.read_bytes()
@@ -166,6 +211,7 @@ def test_demonstrations_stand_beside_responses(tmp_path):
     ("fields", "message"),
     [
         ({"name": " "}, "name: is empty"),
+        ({"name": "a\0b"}, "name: is empty or has a NUL"),
         ({"kind": "sorting"}, "kind 'sorting'"),
         ({"quota_training": -1}, "quotas are 0 or more"),
         ({"quota_training": 0}, "both quotas are 0"),

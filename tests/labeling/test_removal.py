@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,6 +262,7 @@ def test_the_user_is_found_behind_the_name_that_intake_gave(small, tmp_path, cap
 
     def remove(*more):
         words = ["--db", str(small.db.url.database), "--intake-seed", "3", *more]
+        words += ["--without-runs"] * ("--yes" in more)
         removal.run(config.from_command_line("remove", removal.Config, words))
         return capsys.readouterr().out
 
@@ -274,6 +277,51 @@ def test_the_user_is_found_behind_the_name_that_intake_gave(small, tmp_path, cap
     remove("--user", "Acme", "--yes")
     assert left() == {"says-so", "other-case"}
     assert "no prompts in this database" in remove("--user", "Ann", "--yes")
+
+
+def test_runs_are_named_while_there_are_rows_to_tell_them_by(small, tmp_path, capsys):
+    small.batch("demonstration")
+    asked = removal.Config(db=str(small.db.url.database), user="u0", yes=True)
+    with pytest.raises(InstilError, match="name the folders of all runs with --runs"):
+        removal.run(asked)
+    assert removal.lineage(small.db, ["u0"]).prompt_ids
+    train(tmp_path / "runs" / "sft")
+    removal.run(dataclasses.replace(asked, runs=(tmp_path / "runs",)))
+    assert "removed" in capsys.readouterr().out
+    assert not removal.lineage(small.db, ["u0"]).prompt_ids
+
+
+@pytest.mark.parametrize("what", ["question", "batch"])
+def test_what_comes_at_the_same_moment_waits_for_the_removal(store, tmp_path, monkeypatch, what):
+    (task,) = store.batch("demonstration")
+    known = Prompt(
+        id="p0-0", text="What is 0 and 0?", user_id="u0", use_case="open_qa", split="train"
+    )
+    write_records(tmp_path / "p.jsonl", [known])
+    found = removal.lineage(store.db, ["u0"])
+    rows, begun = removal._rows, []
+
+    def come():
+        if what == "question":
+            return guidelines.ask(store.db, store["ann"], task, "What is this?")
+        plan = Plan(name="d", kind="demonstration")
+        return batches.create(store.db, None, plan, tmp_path / "p.jsonl").tasks
+
+    def in_between(user_ids):
+        for table, some in rows(user_ids):
+            yield table, some
+            if table is {"question": schema.message, "batch": schema.task}[what]:
+                begun.append(threads.submit(come))
+                wait(begun, timeout=0.3)
+
+    monkeypatch.setattr(removal, "_rows", in_between)
+    with ThreadPoolExecutor(1) as threads:
+        removal.remove(store.db, "", found)
+    if what == "question":
+        with pytest.raises(InstilError, match="this task was taken out of the database"):
+            begun[0].result()
+    else:
+        assert begun[0].result() == 1  # as if it had been made later
 
 
 def test_what_a_labeler_wrote_as_prompts_is_the_labelers_own(store, tmp_path):

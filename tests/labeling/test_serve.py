@@ -168,6 +168,7 @@ PAGES = (
 )
 
 
+@pytest.mark.slow
 def test_the_server_stays_small_and_without_torch(tmp_path: Path) -> None:
     """Under 120 MB after 200 pages, a body without an end, and twenty sign-ins."""
     db = Database(tmp_path / "labels.db")

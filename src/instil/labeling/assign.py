@@ -47,6 +47,9 @@ from instil.records import Kind, Purpose
 LEASE_MS = 4 * 3_600_000
 """How long a seat is held without a sign of life: longer than any lunch."""
 
+COUNTED = 1_000
+"""What waits is counted to here: to count a queue of 20,000 takes longer than all else there."""
+
 _DAY_MS = 24 * 3_600_000
 
 
@@ -218,7 +221,8 @@ def retake(connection: sa.Connection, db: Database, old: Assignment, lease_ms: i
 
 
 def waiting(db: Database, account: Account) -> dict[Kind, int]:
-    """How many tasks there are to do of each kind that the account is given, with those in hand.
+    """How many tasks there are to do of each kind that the account is given, with those in hand,
+    and no more than COUNTED.
 
     Gold tasks and repeats stand in for other work here: those of today are taken off what waits,
     so the number falls by one with each. It says 1 as long as anything waits.
@@ -236,18 +240,20 @@ def waiting(db: Database, account: Account) -> dict[Kind, int]:
     )
     with db.read() as connection:
         pool, leads, kinds = _standing(connection, account)
-        queued = seats.open_seats(account.id, pool, now).with_only_columns(
-            seat.c.kind, sa.func.count(seat.c.task_id.distinct())
-        )
+        off = _counts(connection, hidden)
         held = seats.held_seats(account.id).with_only_columns(seat.c.kind, sa.func.count())
-        found = _counts(connection, queued.group_by(seat.c.kind))
-        found += _counts(connection, held.group_by(seat.c.kind))
+        found = _counts(connection, held.group_by(seat.c.kind))
+        queued = seats.open_seats(account.id, pool, now).with_only_columns(seat.c.task_id)
+        for kind in kinds:
+            some = queued.where(seat.c.kind == kind).distinct().limit(COUNTED + off[kind])
+            count = sa.select(sa.func.count()).select_from(some.subquery())
+            found[kind] += connection.execute(count).scalar_one()
         if leads or pool == "candidate":
             asked = seats.asked_tasks(account.id, leads)
             asked = asked.with_only_columns(task.c.kind, sa.func.count())
             found += _counts(connection, asked.group_by(task.c.kind))
-        left = found - _counts(connection, hidden)
-    return {kind: left[kind] or min(found[kind], 1) for kind in kinds}
+        left = found - off
+    return {kind: min(left[kind], COUNTED) or min(found[kind], 1) for kind in kinds}
 
 
 def lock(connection: sa.Connection, account: Account) -> tuple[str, bool, Sequence[Kind]]:

@@ -38,6 +38,10 @@ CHUNK = 500
 NAMING = 50
 """Texts naming their author that a batch remembers: to look for them takes minutes a million."""
 
+STORING = 1203021551
+"""PostgreSQL's advisory lock of those who put prompts and responses into the database, or take them
+out: two that touch the same rows in another order would wait for each other for ever."""
+
 State = Literal["open", "paused", "closed"]
 
 
@@ -133,6 +137,7 @@ def create(
         naming=tuple(named[:NAMING]),
     )
     with db.write() as connection:
+        take_turn(connection)
         now = db.now()
         _insert_batch(connection, plan, counts, content, by, now)
         _store(connection, schema.prompt, (_prompt_row(found.prompts[i]) for i in found.tasks))
@@ -229,6 +234,12 @@ def progress(db: Database, batch_id: str | None = None) -> list[Progress]:
     return made
 
 
+def take_turn(connection: sa.Connection) -> None:
+    """Wait until no other transaction stores or removes prompts; SQLite's writers wait anyway."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(STORING)))
+
+
 def _by_batch(connection: sa.Connection, counts: sa.Select) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(counts)}
 
@@ -317,6 +328,8 @@ def _store(connection: sa.Connection, table: sa.Table, rows: Iterable[dict[str, 
         wanted = {row["id"]: row for row in some}
         for stored in connection.execute(sa.select(table).where(table.c.id.in_(wanted))).mappings():
             row = wanted[stored["id"]]
+            if row.get("author_id", "") is None:  # an export's responses do not say who wrote them
+                del row["author_id"]
             if differ := [name for name, value in row.items() if stored[name] != value]:
                 raise InstilError(
                     f"{table.name} {stored['id']}: the database has it with another "

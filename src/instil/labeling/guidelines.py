@@ -26,7 +26,7 @@ from instil.labeling import audit
 from instil.labeling.accounts import Account, NotAllowed
 from instil.labeling.database import Database, now_ms
 from instil.labeling.schema import guideline as table
-from instil.labeling.schema import labeler, message
+from instil.labeling.schema import labeler, message, task
 from instil.labeling.survey import QUESTIONS as QUESTIONS
 from instil.labeling.survey import answer_survey as answer_survey
 from instil.labeling.survey import survey_counts as survey_counts
@@ -290,6 +290,11 @@ def _say(db: Database, by: Account, task_id: str, labeler_id: str, text: str, fl
         raise InstilError(f"write 1 to {MOST_QUESTION} characters")
     with db.write() as connection:
         now = db.now()
+        # a removal waits for all labelers: what it takes goes before this, or after
+        own = sa.select(labeler.c.id).where(labeler.c.id == by.id)
+        connection.execute(own.with_for_update(key_share=True))
+        if not connection.execute(sa.select(task.c.id).where(task.c.id == task_id)).first():
+            raise InstilError("this task was taken out of the database; go on with another one")
         values = {"task_id": task_id, "labeler_id": labeler_id, "flag": flag, "text": text}
         connection.execute(message.insert().values(**values, author_id=by.id, created_at=now))
         action = "task.flag" if flag else "task.message"

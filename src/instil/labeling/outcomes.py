@@ -73,16 +73,20 @@ def strengths(
 
     Raises InstilError if there are no finite strengths, and for a response without a policy.
     """
-    compared = list(_comparisons(rankings, policy_of))
-    policies = sorted({policy for _, one, other, _ in compared for policy in (one, other)})
+    rankings = list(rankings)  # gone through twice: their comparisons would be many times as large
+    seen: set[str] = set()
+    row: dict[str, int] = {}
+    for prompt, one, other, _ in _comparisons(rankings, policy_of):
+        seen |= {one, other}
+        row.setdefault(prompt, len(row))
+    policies = sorted(seen)
     if not policies:
         raise InstilError("no ranking has responses of two policies; there is nothing to compare")
     number = {policy: place for place, policy in enumerate(policies)}
-    row = {prompt: place for place, prompt in enumerate(dict.fromkeys(c[0] for c in compared))}
 
     # (prompts, wins and ties, M, M): redrawing prompts is then weighing the first axis
     counts = np.zeros((len(row), 2, len(policies), len(policies)))
-    for prompt, one, other, outcome in compared:
+    for prompt, one, other, outcome in _comparisons(rankings, policy_of):
         here, i, j = counts[row[prompt]], number[one], number[other]
         if outcome == 1:
             here[0, i, j] += 1

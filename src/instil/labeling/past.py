@@ -244,11 +244,13 @@ def judgements(
     kind: Literal["ranking", "toxicity"] = "ranking",
     status: Sequence[Status] = JUDGED,
     use_case: str | None = None,
+    beside: str | None = None,
     limit: int | None = None,
     **chosen: Any,
 ) -> list[Judgement]:
     """The newest revisions of rankings as `quality` takes them, the newest in front.
 
+    beside  a labeler: what others said of the prompts that this one judged
     chosen  purpose, pool, batch_id, labeler_id, since, until, as in `stored`
 
     `active_ms` is that of all revisions. Words are counted by the blanks between them.
@@ -275,31 +277,39 @@ def judgements(
     query = query.join(prompt, prompt.c.id == task.c.prompt_id).where(_is_newest())
     if use_case is not None:
         query = query.where(prompt.c.use_case == use_case)
-    query = query.order_by(label.c.created_at.desc(), label.c.id).limit(limit)
-    rows = connection.execute(query).all()
-    sizes = _sizes(connection, {row.task_id for row in rows})
-    found = []
-    for row in rows:
-        payload = payloads.load(row.kind, row.payload)
-        assert isinstance(payload, payloads.RankingPayload | payloads.ToxicityPayload)
-        shown = sizes[row.task_id]
-        found.append(
-            Judgement(
-                label_id=row.id,
-                labeler_id=row.labeler_id,
-                prompt_id=row.prompt_id,
-                ranking=payload.ranking,
-                ratings=getattr(payload, "ratings", ()),
-                pool=row.pool,
-                use_case=row.use_case,
-                status=row.status,
-                order=_in_order(row.display_order, list(shown)),
-                lengths={response_id: length for response_id, (length, _) in shown.items()},
-                words=row.words + sum(words for _, words in shown.values()),
-                active_ms=int(row.active),
-                at=row.created_at,
-            )
+    if beside is not None:
+        own, of = label.alias(), task.alias()
+        judged = sa.select(of.c.prompt_id).join(own, own.c.task_id == of.c.id)
+        judged = judged.where(
+            own.c.labeler_id == beside, own.c.kind == kind, own.c.status.in_(status)
         )
+        query = query.where(label.c.labeler_id != beside, task.c.prompt_id.in_(judged))
+    query = query.order_by(label.c.created_at.desc(), label.c.id).limit(limit)
+    rows = connection.execute(query.execution_options(yield_per=_AT_A_TIME))
+    found = []
+    for some in rows.partitions():
+        sizes = _sizes(connection, {row.task_id for row in some})
+        for row in some:
+            payload = payloads.load(row.kind, row.payload)
+            assert isinstance(payload, payloads.RankingPayload | payloads.ToxicityPayload)
+            shown = sizes[row.task_id]
+            found.append(
+                Judgement(
+                    label_id=row.id,
+                    labeler_id=row.labeler_id,
+                    prompt_id=row.prompt_id,
+                    ranking=payload.ranking,
+                    ratings=getattr(payload, "ratings", ()),
+                    pool=row.pool,
+                    use_case=row.use_case,
+                    status=row.status,
+                    order=_in_order(row.display_order, list(shown)),
+                    lengths={response_id: length for response_id, (length, _) in shown.items()},
+                    words=row.words + sum(words for _, words in shown.values()),
+                    active_ms=int(row.active),
+                    at=row.created_at,
+                )
+            )
     return found
 
 
@@ -349,19 +359,15 @@ def _ids_of(connection: sa.Connection, task_ids: set[str]) -> dict[str, list[str
 def _sizes(connection: sa.Connection, task_ids: set[str]) -> dict[str, dict[str, tuple[int, int]]]:
     """Task -> response -> (characters, words), in the task's order; texts stay in the database."""
     found: dict[str, dict[str, tuple[int, int]]] = {task_id: {} for task_id in task_ids}
-    names = sorted(task_ids)
     rows = sa.select(
         task_response.c.task_id,
         response.c.id,
         sa.func.length(response.c.text),
         _words(response.c.text),
     ).join(response, response.c.id == task_response.c.response_id)
-    for first in range(0, len(names), _AT_A_TIME):
-        some = task_response.c.task_id.in_(names[first : first + _AT_A_TIME])
-        for task_id, response_id, length, words in connection.execute(
-            rows.where(some).order_by(task_response.c.task_id, task_response.c.place)
-        ):
-            found[task_id][response_id] = length, words
+    rows = rows.where(task_response.c.task_id.in_(task_ids)).order_by(task_response.c.place)
+    for task_id, response_id, length, words in connection.execute(rows):
+        found[task_id][response_id] = length, words
     return found
 
 

@@ -61,8 +61,8 @@ class Plan:
     """Tasks of a lower number are handed out first."""
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise InstilError("name: is empty; name the batch")
+        if not self.name.strip() or "\0" in self.name:
+            raise InstilError("name: is empty or has a NUL character; name the batch")
         if self.kind not in get_args(Kind) or self.purpose not in get_args(Purpose):
             raise InstilError(
                 f"kind {self.kind!r} is one of {', '.join(get_args(Kind))}; "
@@ -185,6 +185,7 @@ def _asked(plan: Plan, path: Path | None, left_out: Counter[str]) -> dict[str, P
         splits = (*splits, "valid")
     asked: dict[str, Prompt | None] = {}
     for place, prompt in enumerate(iter_records(path, Prompt, LONGEST)):
+        _refuse_nul(prompt, path, place)
         if prompt.id in asked:
             raise InstilError(f"{_where(path, place)}: id: prompt {prompt.id!r} occurs twice")
         asked[prompt.id] = prompt if prompt.split in splits else None
@@ -202,6 +203,7 @@ def _answers(
     policies: set[str] = set()
     for path in paths:
         for place, (response, _) in enumerate(responses_in(path)):
+            _refuse_nul(response, path, place)
             if response.id in seen:
                 raise InstilError(
                     f"{_where(path, place)}: id: response {response.id!r} occurs twice"
@@ -239,6 +241,8 @@ def _chosen(
 ) -> dict[str, list[Answer]]:
     """The responses of each task: one of each policy in turn, that of the baseline first."""
     chosen = {}
+    # one card makes no pair to train on; in an evaluation it is a tie
+    alike = plan.kind == "ranking" and plan.purpose == "training"
     for prompt_id, found in answers.items():
         if len(found) < FEWEST:
             left_out[f"prompts with fewer than {FEWEST} responses"] += 1
@@ -251,6 +255,10 @@ def _chosen(
             continue
         in_turn = [one for turn in zip_longest(*turns.values()) for one in turn if one]
         chosen[prompt_id] = in_turn[: _how_many(plan, found)]
+        if alike and len({answer.digest for answer in chosen[prompt_id]}) == 1:
+            left_out["prompts whose responses are all the same"] += 1
+            del chosen[prompt_id]
+            continue
         if more := len(found) - len(chosen[prompt_id]):
             left_out["responses over the number of a task"] += more
     return chosen
@@ -262,6 +270,13 @@ def _how_many(plan: Plan, answers: Sequence[Answer]) -> int:
         return plan.responses_per_task
     mean = max(1.0, sum(answer.words for answer in answers) / len(answers))
     return min(plan.responses_per_task, max(EXPECTED, int(plan.word_budget / mean)))
+
+
+def _refuse_nul(record: Prompt | Response, path: Path, place: int) -> None:
+    """PostgreSQL stores no NUL, and a batch is to be the same on both engines."""
+    for name in record.__struct_fields__:
+        if isinstance(value := getattr(record, name), str) and "\0" in value:
+            raise InstilError(f"{_where(path, place)}: {name}: has a NUL character; take it out")
 
 
 def _where(path: Path, place: int) -> str:

@@ -3,6 +3,8 @@
     instil remove --db labels.db --user acme --intake-seed 0 --runs runs          # shows only
     instil remove --db labels.db --user acme --intake-seed 0 --runs runs --yes
 
+Name all runs before the rows go: the rows are what runs and their files are recognised by.
+
 Removed are the user's prompts and, by foreign keys, all that hangs on them: responses, tasks,
 assignments, drafts, labels, questions, scores. It is one transaction; the audit log keeps ids and
 hashes. A SQLite file is then rewritten, so that nothing of it is left between its pages.
@@ -29,7 +31,7 @@ import sqlalchemy as sa
 from instil import jsonl
 from instil.errors import InstilError
 from instil.intake import pseudonym
-from instil.labeling import audit, payloads, schema
+from instil.labeling import audit, batches, payloads, schema
 from instil.labeling.database import Database, open_existing
 from instil.records import Prompt
 from instil.runs import read_info
@@ -47,6 +49,8 @@ class Config:
     """The seed of `instil intake`, which hides users behind keyed hashes."""
     runs: tuple[Path, ...] = ()
     """Run directories, or folders that hold some at any depth."""
+    without_runs: bool = False
+    """Remove without looking at runs: nothing can tell later which of them the data went into."""
     yes: bool = False
     """Remove; without it nothing is changed."""
 
@@ -89,7 +93,15 @@ class Lineage:
 
 
 def run(config: Config) -> None:
-    """Show the lineage; with `yes`, remove what the database has."""
+    """Show the lineage; with `yes`, remove what the database has.
+
+    Raises InstilError if it is to remove and no runs are named, unless `without_runs` says so.
+    """
+    if config.yes and not config.runs and not config.without_runs:
+        raise InstilError(
+            "without the rows nothing can tell which runs the data went into; name the folders of "
+            "all runs with --runs, or give --without-runs if there are none"
+        )
     names = [config.user]
     if (seed := config.intake_seed) is not None:
         names = [pseudonym(config.user, seed), pseudonym(config.user, seed, "organisation")]
@@ -164,6 +176,7 @@ def remove(db: Database, by: str, found: Lineage) -> None:
         now = db.now()
         # whoever works locks an own row first: nobody adds what hangs on rows that just went
         connection.execute(sa.select(schema.labeler.c.id).with_for_update(key_share=True))
+        batches.take_turn(connection)
         prompt_ids = sorted({*found.prompt_ids, *_texts(connection, found.user_ids)})
         gone = {}
         for table, rows in _rows(found.user_ids):

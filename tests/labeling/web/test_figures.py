@@ -52,7 +52,7 @@ def test_win_rates_are_those_worked_out_by_hand(three):
 
 def test_strengths_are_those_of_outcomes(three):
     with three.db.read() as connection:
-        work = figures.work_of(connection, BATCH)
+        work = list(figures.work_of(connection, BATCH))
         policies = figures.policies_of(connection, BATCH)
     rankings = [w.said.ranking for w in work]
     assert len(rankings) == 4

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from instil.labeling import past, quality
-from instil.labeling.web import lead_figures
+from instil.labeling import past, quality, schema
+from instil.labeling.web import figures, lead_figures
 from instil.labeling.web.figures import shown
 
 NAMES = ("ann", "bob", "cid", "hal", "han")
@@ -126,6 +126,18 @@ def test_gold_counts_whatever_the_purpose(small, client, known):
     assert "ann 1 label – 0.0 % 0.0 to 97.5 n = 1 –" in page
 
 
+def test_an_early_labeler_is_compared_with_others_too(small, known, monkeypatch):
+    first, *later = small.batch("ranking", tasks=4, responses=2, training=0)
+    for task, name in ((first, "ann"), (first, "bob"), *((task, "cid") for task in later)):
+        known.say(small, task, name, known.ranked(small, task, name, "0 1"))
+        small.clock.pass_(minutes=1)
+    monkeypatch.setattr(lead_figures, "MOST", 2)
+    with small.db.read() as connection:
+        ann, cid = (lead_figures.of_labeler(connection, f"l-{name}") for name in ("ann", "cid"))
+    assert (ann.others.mean, ann.others.n) == (1, 1)
+    assert cid.others is None
+
+
 # -- evaluation ------------------------------------------------------------------------------------
 
 
@@ -159,6 +171,22 @@ def test_win_rates_grow_as_labels_come_in(evaluated, client, known):
     page = words(client("lead").get("/lead/evaluations/b0?baseline=m0"))
     assert "m1 75.0 %" in page  # 4.5 of 6
     assert "Labels 6" in page
+
+
+def test_nothing_is_counted_twice(evaluated, client, known, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        figures, "work_of", lambda *of, old=figures.work_of: read.append(of) or old(*of)
+    )
+    lead = client("lead")
+    first, again = (words(lead.get("/lead/evaluations/b0?baseline=m0")) for _ in range(2))
+    assert (first, len(read)) == (again, 1)
+    lead.get("/lead/evaluations/b0?baseline=m1")
+    assert len(read) == 2
+    with evaluated.db.write() as connection:  # as when somebody's data is removed
+        connection.execute(schema.label.delete().where(schema.label.c.labeler_id == "l-hal"))
+    assert "Labels 4" in words(lead.get("/lead/evaluations/b0?baseline=m0"))
+    assert len(read) == 3
 
 
 def test_without_a_baseline_one_is_asked_for(evaluated, client):
@@ -196,8 +224,6 @@ def test_batches_without_policies_have_no_such_page(small, client, kind):
 
 
 def test_policies_with_odd_names_are_text(small, client, known):
-    from instil.labeling import schema
-
     (task,) = small.batch("ranking", "evaluation", responses=2, training=0)
     with small.db.write() as connection:
         connection.execute(schema.response.update().values(policy=schema.response.c.id + "<i>&"))

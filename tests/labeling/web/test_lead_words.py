@@ -113,9 +113,16 @@ def test_events_newest_first(small, client):
     small.batch("ranking")
     client("lead").form("/lead/batches/b0/state", state="paused")
     client("lead").form("/lead/batches/b0/state", state="closed")
-    page = words(client("admin").get("/lead/audit"))
-    assert "as it was written" in page
+    admin = client("admin")
+    page = words(admin.get("/lead/audit"))
+    assert "as it was written" not in page  # nobody asked
+    assert "Check the whole log" in page
     assert re.search(r"2 2023-11-14 22:13 UTC lead batch.state b0 \w{12} 1 2023", page)
+    with small.db.read() as connection:
+        end = audit.head(connection)
+    checked = words(admin.get("/lead/audit?check=1"))
+    assert "The log is as it was written" in checked
+    assert end in checked
 
 
 def test_a_changed_event_is_named(small, client):
@@ -131,7 +138,7 @@ def test_a_changed_event_is_named(small, client):
             schema.audit.update().where(schema.audit.c.seq == 2).values(actor_id="l-nobody")
         )
     assert "Event 2 is missing or is not as it was written" in words(
-        client("admin").get("/lead/audit")
+        client("admin").get("/lead/audit?check=1")
     )
 
 

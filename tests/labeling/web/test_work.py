@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instil.labeling import guidelines, labels
+from instil.labeling import assign, guidelines, labels
 
 RANKED = {
     "tiers": [["A"], ["B", "C"], ["D"]],
@@ -58,6 +58,11 @@ def test_home_says_what_waits_and_what_is_begun(ann: Any) -> None:
     assert "2 tasks for you" in page  # with those in hand
     assert f'href="{url}"' in page
     assert ann.form("/work", kind="ranking").headers["location"] == url  # one at a time
+
+
+def test_home_counts_so_far(ann: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(assign, "COUNTED", 2)
+    assert "2+ tasks for you" in ann.get("/").text
 
 
 def test_no_work_is_said(ann: Any) -> None:

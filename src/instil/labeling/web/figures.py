@@ -5,15 +5,16 @@ reads within one transaction and in one query a question.
 
 With it come numpy and scipy, some 25 MB: handlers import it when they are asked for figures.
 
-Left out on purpose: keeping figures between requests. A page counts what is there when it is asked.
+`evaluation` takes seconds with many labels: `stamp` says whether it would find anything new.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -126,8 +127,21 @@ def last_revision() -> sa.ColumnElement[bool]:
     return label.c.revision == newest.scalar_subquery()
 
 
-def work_of(connection: sa.Connection, batch_id: str) -> list[Work]:
-    """The accepted and surplus labels of a batch, each in its last revision."""
+def stamp(connection: sa.Connection, batch_id: str) -> tuple[int, int, str]:
+    """How many labels a batch has, the time of the last, the greatest id: another, if any changed.
+
+    Labels only come, and go with a user's data.
+    """
+    found = connection.execute(
+        sa.select(sa.func.count(), sa.func.max(label.c.created_at), sa.func.max(label.c.id))
+        .join(task, task.c.id == label.c.task_id)
+        .where(task.c.batch_id == batch_id)
+    ).one()
+    return found[0], found[1] or 0, found[2] or ""
+
+
+def work_of(connection: sa.Connection, batch_id: str) -> Iterator[Work]:
+    """The accepted and surplus labels of a batch, each in its last revision; few are in memory."""
     rows = connection.execute(
         sa.select(label.c.pool, task.c.prompt_id, label.c.payload)
         .join(task, task.c.id == label.c.task_id)
@@ -135,7 +149,8 @@ def work_of(connection: sa.Connection, batch_id: str) -> list[Work]:
         .order_by(label.c.created_at, label.c.id)
         .execution_options(yield_per=500)
     )
-    return [Work(pool, prompt, _payload.decode(payload)) for pool, prompt, payload in rows]
+    for pool, prompt, payload in rows:
+        yield Work(pool, prompt, _payload.decode(payload))
 
 
 def policies_of(connection: sa.Connection, batch_id: str) -> dict[str, str]:
@@ -146,18 +161,31 @@ def policies_of(connection: sa.Connection, batch_id: str) -> dict[str, str]:
         .join(task, task.c.id == task_response.c.task_id)
         .where(task.c.batch_id == batch_id)
     )
-    return dict(rows.all())
+    return {response_id: intern(policy) for response_id, policy in rows}
 
 
-def evaluation(work: Sequence[Work], policy_of: Mapping[str, str], baseline: str) -> Evaluation:
-    """The figures of one batch.
+def evaluation(work: Iterable[Work], policy_of: Mapping[str, str], baseline: str) -> Evaluation:
+    """The figures of one batch. `work` is gone through once.
 
     baseline  a policy; "" leaves the win rates out
     """
-    pools = sorted({w.pool for w in work}, reverse=True)  # training, then held-out
+    labels: dict[str, int] = defaultdict(int)
+    rankings: dict[str, list[Ranking]] = defaultdict(list)
+    ratings: list[tuple[str, str, int, tuple[str, ...]]] = []  # policy, prompt, overall, flags
+    toxicity: list[tuple[str, str, tuple[int, ...]]] = []  # policy, prompt, answers
+    for pool, prompt, said in work:
+        labels[pool] += 1
+        if said.ranking:
+            rankings[pool].append(said.ranking)
+        for r in said.ratings:
+            ratings.append((policy_of[r.response_id], prompt, r.overall, r.flags))
+        for t in said.toxicity:
+            answers = tuple(getattr(t, question) for question in TOXICITY)
+            toxicity.append((policy_of[t.response_id], prompt, answers))
+    pools = sorted(labels, reverse=True)  # training, then held-out
     problems: list[str] = []
     win_rates: dict[str, dict[str, Estimate]] = {}
-    rankings = {pool: _rankings(w for w in work if w.pool == pool) for pool in pools}
+    rankings = {pool: rankings[pool] for pool in pools}
     ranked = [ranking for of_pool in rankings.values() for ranking in of_pool]
     if ranked and baseline:
         for name, of_pool in ({"all": ranked} | rankings).items():
@@ -171,57 +199,44 @@ def evaluation(work: Sequence[Work], policy_of: Mapping[str, str], baseline: str
             strengths = outcomes.strengths(ranked, policy_of, ROUNDS, seed=0)
         except InstilError as error:
             problems.append(str(error))
-    ratings = [(r, w.prompt_id) for w in work for r in w.said.ratings]
-    flags_seen = [flag for flag in FLAGS if any(flag in r.flags for r, _ in ratings)]
-    toxicity = [(t, w.prompt_id) for w in work for t in w.said.toxicity]
+    flags_seen = {flag for *_, flags in ratings for flag in flags}
     return Evaluation(
-        labels={pool: sum(w.pool == pool for w in work) for pool in pools},
+        labels={pool: labels[pool] for pool in pools},
         policies=sorted(set(policy_of.values())),
         baseline=baseline,
         win_rates=win_rates,
         strengths=strengths,
         overall=_by_policy(
-            ((policy_of[r.response_id], float(r.overall), prompt) for r, prompt in ratings),
+            ((policy, prompt, overall) for policy, prompt, overall, _ in ratings),
             mean_within(1, 7),
         ),
         flags={
             flag: _by_policy(
-                (
-                    (policy_of[r.response_id], float(flag in r.flags), prompt)
-                    for r, prompt in ratings
-                ),
+                ((policy, prompt, flag in flags) for policy, prompt, _, flags in ratings),
                 win_rate,
             )
-            for flag in flags_seen
+            for flag in FLAGS
+            if flag in flags_seen
         },
         toxicity={
             question: _by_policy(
-                (
-                    (policy_of[t.response_id], float(getattr(t, question)), prompt)
-                    for t, prompt in toxicity
-                ),
+                ((policy, prompt, answers[place]) for policy, prompt, answers in toxicity),
                 mean_within(*scale),
             )
-            for question, scale in TOXICITY.items()
+            for place, (question, scale) in enumerate(TOXICITY.items())
             if toxicity
         },
         problems=problems,
     )
 
 
-def _rankings(work: Iterable[Work]) -> list[Ranking]:
-    return [w.said.ranking for w in work if w.said.ranking]
-
-
-def _by_policy(values: Iterable[tuple[str, float, str]], estimate: Mean) -> dict[str, Estimate]:
-    """From (policy, value, prompt) the mean of each policy, clustered by prompt."""
-    found: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for policy, value, prompt in values:
-        found[policy].append((value, prompt))
-    return {
-        policy: estimate([v for v, _ in pairs], [p for _, p in pairs])
-        for policy, pairs in sorted(found.items())
-    }
+def _by_policy(values: Iterable[tuple[str, str, float]], estimate: Mean) -> dict[str, Estimate]:
+    """From (policy, prompt, value) the mean of each policy, clustered by prompt."""
+    found: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
+    for policy, prompt, value in values:
+        found[policy][0].append(value)
+        found[policy][1].append(prompt)
+    return {policy: estimate(given, prompts) for policy, (given, prompts) in sorted(found.items())}
 
 
 class Candidate(NamedTuple):

@@ -7,8 +7,9 @@ server whose leads look at other pages spares.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from instil.errors import InstilError
 from instil.labeling import batches, past
+from instil.labeling.database import Database
 from instil.labeling.web.lead_parts import PURPOSES, WORK, names_of
 from instil.labeling.web.route import LEADS, VIEWERS, NotFound, Route, Seen, page, render
 from instil.records import USE_CASES, Status
@@ -38,24 +40,34 @@ def evaluation(seen: Seen) -> Response:
     if not found or found[0].kind not in ("ranking", "toxicity"):
         raise NotFound
     batch = found[0]
-    with seen.db.read() as connection:
-        policy_of = figures.policies_of(connection, batch.batch_id)
-        work = figures.work_of(connection, batch.batch_id)
+    wanted = sum(s.free + s.held + s.done for s in batch.pools.values())
     baseline = seen.query.get("baseline", batch.baseline)
-    if baseline and baseline not in policy_of.values():
-        raise InstilError(f"baseline {baseline!r}: no response of this batch is of that policy")
-    result = figures.evaluation(work, policy_of, baseline)
+    with seen.db.read() as connection:
+        stamp = (wanted, *figures.stamp(connection, batch.batch_id))
+    result = _evaluation(seen.db, batch.batch_id, baseline, stamp)
     return render(
         seen,
         "evaluation.html",
         title=f"{batch.name}: policies",
         batch=batch,
         found=result,
-        wanted=sum(s.free + s.held + s.done for s in batch.pools.values()),
+        wanted=wanted,
         reach=_reach(result),
         ranges=figures.TOXICITY,
         shown=figures.shown,
     )
+
+
+@lru_cache(maxsize=8)
+def _evaluation(db: Database, batch_id: str, baseline: str, _stamp: Hashable) -> Evaluation:
+    """The figures of a batch, kept until another stamp says that its labels changed."""
+    from instil.labeling.web import figures
+
+    with db.read() as connection:
+        policy_of = figures.policies_of(connection, batch_id)
+        if baseline and baseline not in policy_of.values():
+            raise InstilError(f"baseline {baseline!r}: no response of this batch is of that policy")
+        return figures.evaluation(figures.work_of(connection, batch_id), policy_of, baseline)
 
 
 def _reach(found: Evaluation) -> float:
@@ -113,13 +125,8 @@ def of_labeler(connection: sa.Connection, labeler_id: str) -> LabelerQuality | N
     from instil.labeling import quality
 
     own = past.judgements(connection, kind="ranking", labeler_id=labeler_id, limit=MOST)
-    prompts = {judged.prompt_id for judged in own}
+    others = past.judgements(connection, kind="ranking", beside=labeler_id, limit=MOST)
     keys = past.judgements(connection, **KEYS, kind="ranking")
-    others = [
-        judged
-        for judged in past.judgements(connection, kind="ranking", limit=MOST)
-        if judged.labeler_id != labeler_id and judged.prompt_id in prompts
-    ]
     found = quality.per_labeler([*own, *others], keys)
     return next((one for one in found if one.labeler_id == labeler_id), None)
 

@@ -71,9 +71,10 @@ def survey_counts(seen: Seen) -> Response:
 
 
 def audit_log(seen: Seen) -> Response:
-    """Who did what, newest first, and whether the log is as it was written."""
+    """Who did what, newest first; with `check`, whether the whole log is as it was written."""
+    check = "check" in seen.query
     with seen.db.read() as connection:
-        bad = audit.first_bad(connection)
+        bad = audit.first_bad(connection) if check else None
         end = audit.head(connection)
         events = audit.newest(connection, cursor(seen), EVENTS + 1)
         names = names_of(seen, connection)
@@ -81,6 +82,7 @@ def audit_log(seen: Seen) -> Response:
         seen,
         "audit.html",
         title="Audit log",
+        check=check,
         bad=bad,
         end=end,
         events=events[:EVENTS],

@@ -95,6 +95,7 @@ def home(seen: Seen) -> Response:
         "home.html",
         title="Work",
         kinds=[(kind, KIND_NAMES[kind], waiting[kind]) for kind in KIND_NAMES if kind in waiting],
+        counted=assign.COUNTED,
         begun=labels.begun(seen.db, seen.account),
         today=labels.today(seen.db, seen.account),
         names=KIND_NAMES,
