@@ -82,7 +82,7 @@ class _Filling:
             sha256="",
             created_at=1,
         )
-        plan = {"name": text, "kind": kind, "purpose": purpose, "baseline": text}
+        plan = {"name": text.replace("\0", ""), "kind": kind, "purpose": purpose, "baseline": text}
         counts = {"batch_id": name, "tasks": 1, "seats": 1, "left_out": {text: 1}}
         counts["naming"] = [f"{place} {name} {text}" for place in range(3)]
         self.insert(
