@@ -235,7 +235,20 @@ def _private_file(path: Path) -> None:
 def _set_up_sqlite(pragmas: Sequence[str], connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours, in _begin_sqlite
     for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}")
+        _patiently(connection, f"PRAGMA {pragma}")
+
+
+def _patiently(connection: Any, statement: str) -> None:
+    """Execute it, and wait for others: turning a new file to WAL ignores the busy timeout."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _set_up_postgresql(connection: Any, _record: Any) -> None:

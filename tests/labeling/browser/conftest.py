@@ -25,9 +25,11 @@ def _live() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser for all tests; each page has a context of its own."""
+    """A headless browser for the tests of a file; each page has a context of its own.
+
+    Not for the session: other tests have browsers of their own, and a thread may drive one."""
     if not Path(CHROMIUM).exists():
         pytest.skip("no chromium: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
