@@ -31,8 +31,9 @@ from urllib.parse import urlencode, urlsplit
 
 from instil.jsonl import write_records
 from instil.labeling import batches, people
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account, Session
+from instil.labeling.people import Session
 from instil.labeling.planning import Plan
 from instil.records import Prompt, Response
 

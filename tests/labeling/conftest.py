@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 
 from instil.labeling import schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account
 from instil.records import Kind, Purpose
 
 KINDS: tuple[Kind, ...] = ("prompt", "annotation", "demonstration", "ranking", "toxicity")

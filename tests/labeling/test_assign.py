@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from instil.errors import InstilError
-from instil.labeling import assign, labels, schema
+from instil.labeling import assign, labels, past, schema
 from instil.labeling.assign import NotFound
 
 HOUR = 3_600_000
@@ -170,7 +170,7 @@ def test_somebody_elses_work_is_not_found(store):
         with pytest.raises(NotFound):
             labels.skip(store.db, account, name, "key", "unclear")
         with pytest.raises(NotFound):
-            labels.latest(store.db, account, name)
+            past.latest(store.db, account, name)
         with pytest.raises(NotFound):
             labels.take_back(store.db, account, name)
 
@@ -235,7 +235,7 @@ def test_closed_batches_and_retired_tasks_are_not_handed_out(store):
     held = assign.claim(db, ann, "ranking")
     assert held.task_id == first
     set_state(db, schema.batch, "b0", "paused")
-    assert assign.claim(db, ann, "ranking") is None and labels.begun(db, ann) == []
+    assert assign.claim(db, ann, "ranking") is None and past.begun(db, ann) == []
     assert assign.claim(db, bob, "ranking") is None
     set_state(db, schema.batch, "b0", "open")
     assert assign.claim(db, ann, "ranking").id == held.id
@@ -374,13 +374,13 @@ def test_a_labeler_is_not_told_what_is_hidden(small):
         told = [
             (held.kind, held.purpose, held.guideline_id, held.expires_at - held.claimed_at),
             [one.letter for one in assign.work(db, held).cards],
-            [type(one).__name__ for one in labels.begun(db, ann)],
-            labels.latest(db, ann, held.id),
+            [type(one).__name__ for one in past.begun(db, ann)],
+            past.latest(db, ann, held.id),
         ]
         told.append(do(db, ann, held).status)
-        told.append(labels.latest(db, ann, held.id).status)
-        past = labels.history(db, ann, limit=1)[0]
-        told.append((past.revision, past.skipped, past.late))
+        told.append(past.latest(db, ann, held.id).status)
+        last = past.history(db, ann, limit=1)[0]
+        told.append((last.revision, last.skipped, last.late))
         heard.setdefault(reason, set()).add(repr(told))
         small.clock.pass_(seconds=1)
     assert set(heard) == {"quota", "gold", "repeat"}

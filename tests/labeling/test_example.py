@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from instil.errors import InstilError
-from instil.labeling import assign, batches, example, labels, people, schema
+from instil.labeling import assign, batches, example, past, people, schema
 from instil.labeling.database import Database
 from instil.labeling.quality import overview, per_labeler
 
@@ -45,7 +45,7 @@ def test_there_is_work_of_every_kind_and_figures_of_work_done(filled):
             .group_by(schema.task_response.c.task_id)
         ).scalars()
         assert set(shown) == {4, 5, 6, 7}
-        judgements = labels.judgements(connection)
+        judgements = past.judgements(connection)
     assert people.invited(db, token).account.name == "you"
     whole = overview(judgements)
     assert whole.agreement.strict.n > 50 and 0.55 < whole.agreement.strict.mean < 0.95

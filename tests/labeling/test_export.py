@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from instil import config, records
 from instil.errors import InstilError
 from instil.jsonl import read_records
-from instil.labeling import assign, audit, export, labels, removal, schema
+from instil.labeling import assign, audit, export, labels, past, removal, schema
 from instil.labeling.database import Database
 
 KINDS = {
@@ -112,7 +112,7 @@ def test_a_prompt_that_a_labeler_wrote_has_the_split_that_it_got_since(small, tm
     small.batch("prompt")
     label(small, "ann", "prompt")
     with small.db.read() as connection:
-        (wrote,) = labels.stored(connection)
+        (wrote,) = past.stored(connection)
     (task,) = small.batch("ranking")
     prompt = wrote.payload["prompts"][0]["id"]
     with small.db.write() as connection:
@@ -293,7 +293,7 @@ def test_what_comes_while_it_is_written_is_not_in_it(store, tmp_path, monkeypatc
     every = read_records(tmp_path / "out" / "labels.jsonl", records.Label)
     assert [one.labeler_id for one in every] == ["l-ann"]
     with store.db.read() as connection:
-        assert len(list(labels.stored(connection))) == 5
+        assert len(list(past.stored(connection))) == 5
 
 
 def test_all_files_are_of_one_moment_however_many_label(store, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from instil.errors import InstilError
-from instil.labeling import assign, audit, labels, schema
+from instil.labeling import assign, audit, labels, past, schema
 from instil.labeling.kinds import Refused
 from instil.labeling.labels import Stale
 
@@ -106,7 +106,7 @@ def test_the_second_of_two_windows_is_shown_the_first(store, held):
 def test_every_revision_stays(store, held):
     for base, best in enumerate("ABCD"):
         labels.submit(store.db, store["ann"], held.id, f"key-{best}", base, answer(4, best), 5)
-    found = labels.revisions(store.db, held.id)
+    found = past.revisions(store.db, held.id)
     assert [one.revision for one in found] == [1, 2, 3, 4]
     assert {one.status for one in found} == {"accepted"}
     tops = [one.payload["ranking"]["tiers"][0][0] for one in found]
@@ -131,7 +131,7 @@ def test_a_failure_before_the_end_leaves_nothing(store, held, monkeypatch):
     with pytest.raises(RuntimeError):
         labels.submit(store.db, store["ann"], held.id, "key-1", 0, answer(4), 5)
     assert rows(store.db) == [] and seats(store.db) == before
-    assert labels.latest(store.db, store["ann"], held.id).draft["version"] == 1
+    assert past.latest(store.db, store["ann"], held.id).draft["version"] == 1
 
 
 def test_late_work_is_accepted_while_a_seat_is_free(store, held):
@@ -242,7 +242,7 @@ def test_a_skip_can_be_taken_back(store, held):
         labels.take_back(db, ann, labels.take_back(db, ann, held.id).id)
     new = labels.take_back(db, ann, held.id)  # twice is once
     assert new.id != held.id and (new.task_id, new.order) == (held.task_id, held.order)
-    assert labels.latest(db, ann, new.id).draft["content"] == {"best": "A"}
+    assert past.latest(db, ann, new.id).draft["content"] == {"best": "A"}
     assert labels.submit(db, ann, new.id, "k2", 0, answer(4), 5).status == "kept"
     assert sorted(row.status for row in rows(db)) == ["accepted", "skipped"]
 
@@ -265,9 +265,9 @@ def test_drafts_go_from_version_to_version(store, held):
     with pytest.raises(Stale) as stale:
         labels.save_draft(db, ann, held.id, 1, b'{"n":3}')
     assert (stale.value.version, stale.value.content) == (2, {"n": 2})
-    assert labels.latest(db, ann, held.id).draft == {"version": 2, "content": {"n": 2}}
+    assert past.latest(db, ann, held.id).draft == {"version": 2, "content": {"n": 2}}
     labels.submit(db, ann, held.id, "k", 0, answer(4), 5)
-    assert labels.latest(db, ann, held.id).draft == {"version": 0, "content": None}
+    assert past.latest(db, ann, held.id).draft == {"version": 0, "content": None}
     assert labels.save_draft(db, ann, held.id, 2, b'{"n":4}') == 3  # reopened
 
 
@@ -314,7 +314,7 @@ def test_every_kind_is_kept_and_reopened(store, kind, given):
     shown = assign.work(db, held)
     assert (shown.prompt_id == "") == (kind == "prompt")
     labels.submit(db, ann, held.id, "k", 0, json.dumps(given).encode(), 5)
-    standing = labels.latest(db, ann, held.id)
+    standing = past.latest(db, ann, held.id)
     assert standing.status == "done"
     assert {name: standing.answer[name] for name in given} == given
     again = msgspec.json.encode(standing.answer)
@@ -327,7 +327,7 @@ def test_odd_characters_come_back_as_they_went(store):
     held = assign.claim(db, ann, "demonstration")
     text = "nul \0, quote ' \", back \\, \u202eright to left, \U0001f600, é é, <b>, {{x}}"
     labels.save_draft(db, ann, held.id, 0, json.dumps({"text": text}).encode())
-    assert labels.latest(db, ann, held.id).draft["content"] == {"text": text}
+    assert past.latest(db, ann, held.id).draft["content"] == {"text": text}
     labels.submit(db, ann, held.id, "k", 0, json.dumps({"text": text}).encode(), 5)
-    assert labels.latest(db, ann, held.id).answer == {"text": text}
-    assert labels.revisions(db, held.id)[0].payload["demonstration"]["text"] == text
+    assert past.latest(db, ann, held.id).answer == {"text": text}
+    assert past.revisions(db, held.id)[0].payload["demonstration"]["text"] == text

@@ -14,8 +14,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from instil.errors import InstilError
+from instil.labeling import accounts, schema, survey
 from instil.labeling import database as databases
-from instil.labeling import people, schema, survey
 from instil.labeling.database import VERSIONS, Database, open_existing
 
 SCRIPTS = Path(databases.__file__).parent / "migrations"
@@ -162,7 +162,7 @@ def test_they_go_forward_with_data(empty, old):
     assert after["rows"] == before["rows"]
     assert after["triggers"] == before["triggers"]
     assert Database(empty.url.render_as_string(False)).permutation_key == key
-    survey.answer_survey(empty, people.account(empty, "ann"), {})
+    survey.answer_survey(empty, accounts.account(empty, "ann"), {})
     assert survey.survey_counts(empty)[0] == 1
     again = contents(empty)
     empty.migrate()

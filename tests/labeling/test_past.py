@@ -43,7 +43,7 @@ def filled(store):
 
 def test_history_is_newest_first_and_by_cursor(store, filled):
     db, ann = store.db, store["ann"]
-    found = labels.history(db, ann)
+    found = past.history(db, ann)
     told = [(one.assignment_id, one.revision, one.skipped, one.late) for one in found]
     assert told == [
         (filled["ann", 0].id, 2, False, False),
@@ -51,51 +51,51 @@ def test_history_is_newest_first_and_by_cursor(store, filled):
         (filled["ann", 1].id, 1, False, False),
     ]
     assert found[0].prompt == "What is 0 and 0?"
-    assert labels.history(db, ann, limit=1) == found[:1]
-    assert labels.history(db, ann, before=found[0].at, limit=1) == found[1:2]
-    assert len(labels.history(db, store["bob"])) == 2 and labels.history(db, store["cid"]) == []
+    assert past.history(db, ann, limit=1) == found[:1]
+    assert past.history(db, ann, before=found[0].at, limit=1) == found[1:2]
+    assert len(past.history(db, store["bob"])) == 2 and past.history(db, store["cid"]) == []
 
 
 def test_a_skip_that_was_taken_back_leaves_the_history(store, filled):
     db, ann = store.db, store["ann"]
     new = labels.take_back(db, ann, filled["ann", 2].id)
-    assert filled["ann", 2].id not in [one.assignment_id for one in labels.history(db, ann)]
+    assert filled["ann", 2].id not in [one.assignment_id for one in past.history(db, ann)]
     labels.skip(db, ann, new.id, "k2", "unclear")
-    skipped = [one.assignment_id for one in labels.history(db, ann) if one.skipped]
+    skipped = [one.assignment_id for one in past.history(db, ann) if one.skipped]
     assert skipped == [new.id]
 
 
 def test_what_is_in_hand(store, filled):
     db, bob = store.db, store["bob"]
-    assert labels.begun(db, bob) == []
+    assert past.begun(db, bob) == []
     held = assign.claim(db, bob, "ranking")
-    (one,) = labels.begun(db, bob)
+    (one,) = past.begun(db, bob)
     assert (one.id, one.kind, one.prompt) == (held.id, "ranking", "What is 0 and 2?")
     assert one.expires_at == held.expires_at
 
 
 def test_what_was_done_today(store, filled):
-    assert labels.today(store.db, store["ann"]) == 2
+    assert past.today(store.db, store["ann"]) == 2
     store.clock.pass_(hours=24)
-    assert labels.today(store.db, store["ann"]) == 0
+    assert past.today(store.db, store["ann"]) == 0
 
 
 def test_a_page_is_opened_with_what_there_is(store, filled):
     db, ann = store.db, store["ann"]
-    done = labels.latest(db, ann, filled["ann", 0].id)
+    done = past.latest(db, ann, filled["ann", 0].id)
     assert (done.status, done.revision) == ("done", 2)
     assert done.answer["tiers"] == [["B"], ["A", "C", "D"]]
-    skipped = labels.latest(db, ann, filled["ann", 2].id)
+    skipped = past.latest(db, ann, filled["ann", 2].id)
     assert (skipped.status, skipped.revision, skipped.answer) == ("skipped", 1, None)
     held = assign.claim(db, store["bob"], "ranking")
-    open_ = labels.latest(db, store["bob"], held.id)
+    open_ = past.latest(db, store["bob"], held.id)
     assert (open_.status, open_.revision, open_.answer) == ("open", 0, None)
 
 
 def test_stored_streams_every_revision(store, filled, monkeypatch):
     monkeypatch.setattr(past, "_AT_A_TIME", 2)  # several portions
     with store.db.read() as connection:
-        found = list(labels.stored(connection))
+        found = list(past.stored(connection))
     assert [(one.labeler_id, one.revision, one.status) for one in found] == [
         ("l-ann", 1, "accepted"),
         ("l-ann", 1, "accepted"),
@@ -127,19 +127,19 @@ def test_stored_streams_every_revision(store, filled, monkeypatch):
 )
 def test_stored_takes_filters(store, filled, chosen, number):
     with store.db.read() as connection:
-        assert len(list(labels.stored(connection, **chosen))) == number
+        assert len(list(past.stored(connection, **chosen))) == number
 
 
 def test_stored_takes_times(store, filled):
     with store.db.read() as connection:
-        times = [one.submitted_at for one in labels.stored(connection)]
-        assert len(list(labels.stored(connection, since=times[3]))) == 3
-        assert len(list(labels.stored(connection, until=times[3]))) == 3
+        times = [one.submitted_at for one in past.stored(connection)]
+        assert len(list(past.stored(connection, since=times[3]))) == 3
+        assert len(list(past.stored(connection, until=times[3]))) == 3
 
 
 def test_judgements_are_the_newest_revisions(store, filled):
     with store.db.read() as connection:
-        found = labels.judgements(connection)
+        found = past.judgements(connection)
     assert [(one.labeler_id, one.prompt_id) for one in found] == [
         ("l-ann", "p0-0"),
         ("l-bob", "p0-1"),
@@ -165,14 +165,14 @@ def test_judgements_are_the_newest_revisions(store, filled):
 
 def test_judgements_take_filters(store, filled):
     with store.db.read() as connection:
-        assert len(labels.judgements(connection, limit=3)) == 3
-        assert len(labels.judgements(connection, labeler_id="l-ann")) == 2
-        assert len(labels.judgements(connection, use_case="chat")) == 0
-        assert len(labels.judgements(connection, use_case="open_qa", purpose=None)) == 4
-        assert labels.judgements(connection, status=("key",)) == []
-        assert labels.judgements(connection, kind="toxicity") == []
-        (newest, *_) = labels.judgements(connection)
-        assert labels.judgements(connection, since=newest.at) == [newest]
+        assert len(past.judgements(connection, limit=3)) == 3
+        assert len(past.judgements(connection, labeler_id="l-ann")) == 2
+        assert len(past.judgements(connection, use_case="chat")) == 0
+        assert len(past.judgements(connection, use_case="open_qa", purpose=None)) == 4
+        assert past.judgements(connection, status=("key",)) == []
+        assert past.judgements(connection, kind="toxicity") == []
+        (newest, *_) = past.judgements(connection)
+        assert past.judgements(connection, since=newest.at) == [newest]
 
 
 def test_judgements_beside_those_of_a_labeler(store):
@@ -185,12 +185,12 @@ def test_judgements_beside_those_of_a_labeler(store):
             labels.submit(store.db, store[name], held.id, f"k{number}", 0, answer, 5)
             store.clock.pass_(minutes=1)
     with store.db.read() as connection:
-        (own,) = labels.judgements(connection, labeler_id="l-ann")
-        (other,) = labels.judgements(connection, beside="l-ann", limit=1)
+        (own,) = past.judgements(connection, labeler_id="l-ann")
+        (other,) = past.judgements(connection, beside="l-ann", limit=1)
         assert (other.labeler_id, other.prompt_id) == ("l-bob", own.prompt_id)
-        assert len(labels.judgements(connection, beside="l-bob")) == 2
-        assert labels.judgements(connection, beside="l-ann", kind="toxicity") == []
-        assert labels.judgements(connection, beside="l-hal") == []
+        assert len(past.judgements(connection, beside="l-bob")) == 2
+        assert past.judgements(connection, beside="l-ann", kind="toxicity") == []
+        assert past.judgements(connection, beside="l-hal") == []
 
 
 def test_responses_that_cannot_be_ranked_are_judged_too(store):
@@ -199,7 +199,7 @@ def test_responses_that_cannot_be_ranked_are_judged_too(store):
     answer = b'{"not_rankable": true, "why": "all wrong", "overall": {"B": 1}}'
     labels.submit(store.db, store["ann"], held.id, "k", 0, answer, 5)
     with store.db.read() as connection:
-        (found,) = labels.judgements(connection)
+        (found,) = past.judgements(connection)
     assert found.ranking is None and found.ratings[0].response_id == found.order[1]
 
 
@@ -209,8 +209,8 @@ def test_no_reader_of_labelers_asks_for_policies(store, filled):
     said = []
     sa.event.listen(db.engine, "before_cursor_execute", lambda c, cur, sql, *_: said.append(sql))
     held = assign.claim(db, ann, "ranking") or filled["ann", 0]
-    assign.work(db, held), labels.latest(db, ann, held.id), labels.history(db, ann)
-    labels.begun(db, ann), labels.today(db, ann), assign.waiting(db, ann)
+    assign.work(db, held), past.latest(db, ann, held.id), past.history(db, ann)
+    past.begun(db, ann), past.today(db, ann), assign.waiting(db, ann)
     do(store, "ann", filled["ann", 1], base=1)
     assert said and not [sql for sql in said if "policy" in sql or "sampling" in sql]
 
@@ -218,5 +218,5 @@ def test_no_reader_of_labelers_asks_for_policies(store, filled):
 def test_the_history_page_is_one_statement(store, filled):
     said = []
     sa.event.listen(store.db.engine, "before_cursor_execute", lambda *_: said.append(1))
-    labels.history(store.db, store["ann"])
+    past.history(store.db, store["ann"])
     assert len(said) <= 2  # BEGIN among them

@@ -11,14 +11,12 @@ import sqlalchemy as sa
 from argon2 import PasswordHasher
 
 from instil.errors import InstilError
-from instil.labeling import audit, passwords, people, schema
+from instil.labeling import accounts, audit, passwords, people, schema
+from instil.labeling.accounts import NoAccount, NotAllowed, account, update
 from instil.labeling.people import (
-    NoAccount,
     NoInvitation,
-    NotAllowed,
     TooManyTries,
     accept,
-    account,
     begin,
     change_password,
     invite,
@@ -27,7 +25,6 @@ from instil.labeling.people import (
     set_up_link,
     sign_in,
     sign_out,
-    update,
 )
 from instil.records import Kind
 
@@ -132,7 +129,7 @@ def test_of_many_who_use_a_link_at_once_one_comes_in(store):
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(made is not None for made in threads.map(come, range(8))) == 1
-    names = [one.name for one in people.accounts(store.db)]
+    names = [one.name for one in accounts.accounts(store.db)]
     assert sum(name.startswith("Number") for name in names) == 1
 
 
@@ -289,7 +286,7 @@ def test_every_sign_in_has_a_token_of_its_own(store):
 
 def test_a_session_shows_the_account_as_it_is_now(store):
     session = begin(store.db, "l-ann")
-    people.set_comfort(store.db, store["ann"], ["law"])
+    accounts.set_comfort(store.db, store["ann"], ["law"])
     assert session_of(store.db, session.token).account.comfort == ("law",)
 
 

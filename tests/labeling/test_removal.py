@@ -13,7 +13,17 @@ from instil import config
 from instil.errors import InstilError
 from instil.intake import pseudonym
 from instil.jsonl import read_records, write_records
-from instil.labeling import assign, audit, batches, export, guidelines, labels, removal, schema
+from instil.labeling import (
+    assign,
+    audit,
+    batches,
+    export,
+    guidelines,
+    labels,
+    past,
+    removal,
+    schema,
+)
 from instil.labeling.batches import Plan
 from instil.labeling.database import Database
 from instil.records import Prompt, Response
@@ -336,5 +346,5 @@ def test_what_a_labeler_wrote_as_prompts_is_the_labelers_own(store, tmp_path):
     assert {t: n for t, n in found.rows.items() if n} == {"label": 1, "assignment": 1}
     removal.remove(store.db, "", found)
     with store.db.read() as connection:
-        assert [one.labeler_id for one in labels.stored(connection)] == ["l-bob"]
+        assert [one.labeler_id for one in past.stored(connection)] == ["l-bob"]
     assert assign.claim(store.db, store["cid"], "prompt") is not None  # one is wanted again

@@ -18,9 +18,9 @@ import pytest
 
 from instil import cli
 from instil.jsonl import read_records, write_records
-from instil.labeling import assign, batches, labels, people, schema
+from instil.labeling import accounts, assign, batches, labels, schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account
 from instil.lm.reward import load_reward
 from instil.records import Kind, Label, Prompt, Ranking, Response
 
@@ -63,7 +63,7 @@ def work(world: Any, tmp_path: Path) -> Iterator[tuple[Database, Account]]:
                 pool="training", kinds=json.dumps(get_args(Kind)), created_at=0,
             )
         )  # fmt: skip
-    yield db, people.account(db, "l-ann")
+    yield db, accounts.account(db, "l-ann")
     db.close()
 
 

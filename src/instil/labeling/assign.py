@@ -40,7 +40,6 @@ from instil.labeling.schema import (
     task,
     task_response,
 )
-from instil.labeling.seats import claim_statement as claim_statement
 from instil.labeling.settings import setting
 from instil.records import Kind, Purpose
 
@@ -125,7 +124,7 @@ def claim(
             )
             seat_id = connection.execute(added.returning(seat.c.id)).scalar()
         else:
-            taken = claim_statement(account.id, kind, pool, now, until, token)
+            taken = seats.claim_statement(account.id, kind, pool, now, until, token)
             seat_id = connection.execute(taken).scalar()
         return _assign(connection, db, seat_id, told, now) if seat_id is not None else None
 

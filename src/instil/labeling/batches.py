@@ -25,8 +25,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from instil.errors import InstilError
 from instil.jsonl import content_id
 from instil.labeling import audit, planning, schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account
 from instil.labeling.planning import EXPECTED, Plan
 from instil.records import Kind, Prompt, Purpose
 

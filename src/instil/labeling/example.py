@@ -19,10 +19,10 @@ import sqlalchemy as sa
 
 from instil.errors import InstilError
 from instil.jsonl import content_id, write_records
-from instil.labeling import assign, batches, labels, people, schema
+from instil.labeling import accounts, assign, batches, labels, people, schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
 from instil.labeling.forms import FORMS
-from instil.labeling.people import Account
 from instil.labeling.planning import Plan
 from instil.records import Kind, Prompt, Purpose, Response
 from instil.world.answers import ideal
@@ -109,7 +109,7 @@ def fill(db: Database) -> str:
             _fill(earlier, past)
         finally:
             earlier.close()
-    you, host = people.account(db, YOU), people.account(db, HOST)
+    you, host = accounts.account(db, YOU), accounts.account(db, HOST)
     return people.invite(db, host, you.role, you.pool, you.kinds, you.id)
 
 
@@ -175,7 +175,7 @@ def _person(db: Database, account_id: str, name: str, role: Any, pool: Any) -> A
                 created_at=db.now(),
             )
         )
-    return people.account(db, account_id)
+    return accounts.account(db, account_id)
 
 
 def _prompts(world: World, split: str, count: int, rng: Random) -> list[Prompt]:

@@ -34,7 +34,7 @@ import sqlalchemy as sa
 
 from instil import __version__, jsonl
 from instil.errors import InstilError
-from instil.labeling import audit, labels, payloads, schema
+from instil.labeling import audit, past, payloads, schema
 from instil.labeling.database import Database, open_existing
 from instil.labeling.planning import COMPARES
 from instil.records import (
@@ -164,7 +164,7 @@ def _write(connection: sa.Connection, root: Path) -> tuple[dict[str, File], set[
             _write_purpose(connection, purpose, of)
         prompt_ids: set[str] = set()
         every = written["labels.jsonl"] = stack.enter_context(_Writer.open(root / "labels.jsonl"))
-        for label in labels.stored(connection):
+        for label in past.stored(connection):
             every.write(label)
             prompt_ids.add(label.prompt_id)
             prompt_ids.update(prompt["id"] for prompt in label.payload.get("prompts", ()))
@@ -187,7 +187,7 @@ def _write_purpose(connection: sa.Connection, purpose: Purpose, of: Mapping[str,
     for row in _all(connection, s.prompt, prompts):
         asked.add(row["id"])
         of["prompts"].write(Prompt(**{**row, "meta": msgspec.json.decode(row["meta"])}))
-    for label in labels.stored(
+    for label in past.stored(
         connection, purpose=purpose, status=("accepted",), pool=pool, only_newest=True
     ):
         stored = msgspec.json.encode(label.payload)

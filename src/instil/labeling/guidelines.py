@@ -27,9 +27,6 @@ from instil.labeling.accounts import Account, NotAllowed
 from instil.labeling.database import Database, now_ms
 from instil.labeling.schema import guideline as table
 from instil.labeling.schema import labeler, message, task
-from instil.labeling.survey import QUESTIONS as QUESTIONS
-from instil.labeling.survey import answer_survey as answer_survey
-from instil.labeling.survey import survey_counts as survey_counts
 from instil.records import Kind, Purpose
 
 SHIPPED = Path(__file__).parent / "guidelines"

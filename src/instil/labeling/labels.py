@@ -23,15 +23,7 @@ from instil.labeling import assign, audit, kinds, seats
 from instil.labeling.accounts import Account
 from instil.labeling.assign import LEASE_MS, Assignment
 from instil.labeling.database import Database
-from instil.labeling.past import Past as Past
-from instil.labeling.past import begun as begun
-from instil.labeling.past import history as history
-from instil.labeling.past import judgements as judgements
-from instil.labeling.past import latest as latest
 from instil.labeling.past import newest, said
-from instil.labeling.past import revisions as revisions
-from instil.labeling.past import stored as stored
-from instil.labeling.past import today as today
 from instil.labeling.schema import draft, label, seat
 
 _MOST_ACTIVE_MS = 30 * 24 * 3_600_000

@@ -5,7 +5,7 @@ work. The first is the set-up link for an administrator; there are no default pa
 the database has only hashes. A known name and an unknown one are answered alike, after the same
 work, and both are refused after ten failures in a quarter of an hour.
 
-What there is to know and to change about accounts is in accounts.py, and can be had from here too.
+What there is to know and to change about accounts is in accounts.py.
 """
 
 from __future__ import annotations
@@ -19,18 +19,8 @@ from typing import Any, get_args
 import sqlalchemy as sa
 
 from instil.errors import InstilError
-from instil.labeling import accounts as _accounts
-from instil.labeling import audit, passwords
-from instil.labeling.accounts import Account as Account
-from instil.labeling.accounts import NoAccount as NoAccount
-from instil.labeling.accounts import NotAllowed as NotAllowed
-from instil.labeling.accounts import Pool as Pool
-from instil.labeling.accounts import Role as Role
-from instil.labeling.accounts import account as account
-from instil.labeling.accounts import accounts as accounts
-from instil.labeling.accounts import set_comfort as set_comfort
-from instil.labeling.accounts import set_shortcuts as set_shortcuts
-from instil.labeling.accounts import update as update
+from instil.labeling import accounts, audit, passwords
+from instil.labeling.accounts import Account, Pool, Role
 from instil.labeling.database import Database
 from instil.labeling.passwords import TooManyTries as TooManyTries
 from instil.labeling.schema import invitation, labeler, session
@@ -71,7 +61,7 @@ def set_up_link(db: Database) -> str | None:
     Set-up links made before, and not used, work no longer.
     """
     with db.write() as connection:
-        if _accounts.administrators(connection):
+        if accounts.administrators(connection):
             return None
         connection.execute(
             invitation.delete().where(
@@ -94,12 +84,12 @@ def invite(
     For a password, role, pool and kinds stay as they are. Raises NotAllowed if `by` is no lead, or
     a lead who invites more than labelers; InstilError for what is no role, pool or kind.
     """
-    _accounts.check(role=role, pool=pool, kinds=kinds)
+    accounts.check(role=role, pool=pool, kinds=kinds)
     with db.write() as connection:
         if account_id is not None:
-            known = _accounts.of(_accounts.row_of(connection, account_id))
+            known = accounts.of(accounts.row_of(connection, account_id))
             role, pool, kinds = known.role, known.pool, known.kinds
-        _accounts.must_lead(by, role)
+        accounts.must_lead(by, role)
         return _invite(connection, by.id, role, pool, kinds, account_id, db.now())
 
 
@@ -115,7 +105,7 @@ def invited(db: Database, token: str) -> Invitation:
             role=row["role"],
             pool=row["pool"],
             kinds=tuple(json.loads(row["kinds"])),
-            account=_accounts.of(_accounts.row_of(connection, known)) if known else None,
+            account=accounts.of(accounts.row_of(connection, known)) if known else None,
         )
 
 
@@ -143,7 +133,7 @@ def accept(db: Database, token: str, name: str, password: str) -> Account:
         if offer.account:
             _set_password(connection, offer.account, hashed, now)
             return offer.account
-        if used.created_by is None and _accounts.administrators(connection):
+        if used.created_by is None and accounts.administrators(connection):
             raise _no_invitation()  # a set-up link is for the first alone
         return _make(connection, offer, name, hashed, now)
 
@@ -168,21 +158,21 @@ def sign_in(db: Database, name: str, password: str, address: str) -> Session:
     right = passwords.verify(found.password if found else nobodys, password)
     if found and right:
         with db.write() as connection:
-            row = _accounts.row_of(connection, found.id)
+            row = accounts.row_of(connection, found.id)
             # it may have been changed, or the account closed, while the password was verified
             if row["active"] and row["password"] == found.password:
                 passwords.forget_tries(connection, tried)
-                return _begin(connection, _accounts.of(row), db.now())
+                return _begin(connection, accounts.of(row), db.now())
     raise InstilError("name or password is wrong")
 
 
 def begin(db: Database, account_id: str) -> Session:
     """A new session of an account whose owner was just made sure of, as by an invitation."""
     with db.write() as connection:
-        row = _accounts.row_of(connection, account_id)
+        row = accounts.row_of(connection, account_id)
         if not row["active"]:
             raise InstilError("this account is closed; ask whoever leads the work")
-        return _begin(connection, _accounts.of(row), db.now())
+        return _begin(connection, accounts.of(row), db.now())
 
 
 def session_of(db: Database, cookie: str) -> Session | None:
@@ -198,7 +188,7 @@ def session_of(db: Database, cookie: str) -> Session | None:
     if row is None:
         return None
     return Session(
-        token=cookie, csrf=row["csrf"], account=_accounts.of(row), expires_at=row["expires_at"]
+        token=cookie, csrf=row["csrf"], account=accounts.of(row), expires_at=row["expires_at"]
     )
 
 
@@ -217,18 +207,18 @@ def change_password(db: Database, account: Account, old: str, new: str) -> Sessi
     """
     tried = passwords.count_try(db, passwords.name_key(account.name))
     with db.read() as connection:
-        before = _accounts.row_of(connection, account.id)["password"]
+        before = accounts.row_of(connection, account.id)["password"]
     if not passwords.verify(before, old):
         raise InstilError("the old password is wrong")
     hashed = passwords.hashed(new, account.name)
     with db.write() as connection:
-        row = _accounts.row_of(connection, account.id)
+        row = accounts.row_of(connection, account.id)
         if row["password"] != before or not row["active"]:
             raise InstilError("the account was changed at the same moment; sign in again")
         now = db.now()
         passwords.forget_tries(connection, tried)
         _set_password(connection, account, hashed, now)
-        return _begin(connection, _accounts.of(row), now)
+        return _begin(connection, accounts.of(row), now)
 
 
 def _invite(
@@ -323,7 +313,7 @@ def _begin(connection: sa.Connection, account: Account, now: int) -> Session:
 def _set_password(connection: sa.Connection, account: Account, hashed: str, now: int) -> None:
     own = labeler.c.id == account.id
     connection.execute(labeler.update().where(own).values(password=hashed))
-    _accounts.end_sessions(connection, account.id)
+    accounts.end_sessions(connection, account.id)
     audit.append(connection, account.id, "password.set", account.id, b"", now)
 
 

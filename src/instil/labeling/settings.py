@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from instil.errors import InstilError, nearest
 from instil.labeling import audit, schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account
 
 SETTINGS = {
     "gold_share": (0.04, 0.0, 0.5),

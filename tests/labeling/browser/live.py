@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from instil.labeling import assign, blind, labels, people, schema
+from instil.labeling import accounts, assign, blind, past, people, schema
+from instil.labeling.accounts import Account
 from instil.labeling.database import Database
-from instil.labeling.people import Account
 from instil.labeling.web.route import Settings
 from instil.records import Kind
 
@@ -58,7 +58,7 @@ class Site:
                     created_at=0,
                 )
             )
-        self.account = people.account(self.db, name)
+        self.account = accounts.account(self.db, name)
 
     def cookie(self) -> dict[str, str]:
         assert self.account is not None
@@ -75,7 +75,7 @@ class Site:
         """The path of a new assignment. `texts` stand on the screen in this order: A, B, ..."""
         assert self.account is not None
         if shortcuts:
-            people.set_shortcuts(self.db, self.account, shortcuts)
+            accounts.set_shortcuts(self.db, self.account, shortcuts)
         number = next(self.numbers)
         batch, task, prompt_id = f"b{number}", f"t{number}", f"p{number}"
         what = {"kind": kind, "purpose": "training"}
@@ -105,7 +105,7 @@ class Site:
     def draft(self, path: str) -> Any:
         """What the server has of a draft."""
         assert self.account is not None
-        return labels.latest(self.db, self.account, path.removeprefix("/work/")).draft["content"]
+        return past.latest(self.db, self.account, path.removeprefix("/work/")).draft["content"]
 
     def stored(self) -> list[Any]:
         """The answers that were kept, in the order in which they came."""

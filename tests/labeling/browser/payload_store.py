@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from instil.labeling import audit, guidelines, schema
+from instil.labeling import audit, schema, survey
 from instil.labeling.database import Database
 from instil.records import Kind
 
@@ -62,7 +62,7 @@ class _Filling:
             schema.survey,
             id=f"{self.part}",
             month=text,
-            answers=json.dumps({q.name: [text] if q.many else text for q in guidelines.QUESTIONS}),
+            answers=json.dumps({q.name: [text] if q.many else text for q in survey.QUESTIONS}),
         )
         audit.append(self.connection, text, text, text, b"", 1)
         for kind in KINDS:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import sqlalchemy as sa
 
-from instil.labeling import assign, batches, example, people, schema
+from instil.labeling import accounts, assign, batches, example, schema
 from instil.labeling.database import Database
 from instil.labeling.web.app import ROUTES
 from instil.records import Kind
@@ -163,7 +163,7 @@ def _prepare(db: Database, long: bool) -> dict[str, str]:
             baseline = schema.batch.update().where(schema.batch.c.baseline != "")
             connection.execute(baseline.values(baseline=schema.batch.c.baseline + "-" * 60 + "run"))
             connection.execute(schema.batch.update().values(name=schema.batch.c.name + LONG))
-    you = people.account(db, example.YOU)
+    you = accounts.account(db, example.YOU)
     batches.create(db, you, batches.Plan(name="Own prompts", kind="prompt", tasks=5), None)
     ids = {"token": token}
     for kind in KINDS:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from instil.labeling import assign, guidelines, labels, people, schema
+from instil.labeling import accounts, assign, guidelines, labels, people, schema
 from instil.labeling.web.app import ROUTES
 from instil.labeling.web.route import static_url
 
@@ -230,7 +230,7 @@ def test_a_lead_does_not_climb(
     def held() -> Any:
         rows = dump(small)
         roles = [
-            (account.id, account.role, account.active) for account in people.accounts(small.db)
+            (account.id, account.role, account.active) for account in accounts.accounts(small.db)
         ]
         return roles, rows["invitation"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from instil.labeling import guidelines, people
+from instil.labeling import accounts, guidelines
 from instil.labeling.web import account
 from instil.labeling.web.route import static_files
 
@@ -17,7 +17,7 @@ USUAL = {command: key for command, (_, key) in account.SHORTCUTS.items()}
 
 
 def shortcuts(store: Any) -> dict[str, str]:
-    return dict(people.account(store.db, "l-ann").shortcuts)
+    return dict(accounts.account(store.db, "l-ann").shortcuts)
 
 
 def test_the_keys_are_those_of_the_board() -> None:
@@ -61,7 +61,7 @@ def test_topics_are_kept_and_only_those_there_are(client: Callable[..., Any], sm
     ann = client("ann")
     chosen = {"change": "comfort", "comfort": ["age", "nonsense", "violence"]}
     assert ann.form("/account", **chosen).status_code == 303
-    assert people.account(small.db, "l-ann").comfort == ("age", "violence")
+    assert accounts.account(small.db, "l-ann").comfort == ("age", "violence")
     page = ann.get("/account").text
     assert re.search(r'value="age" checked', page)
     assert not re.search(r'value="religion" checked', page)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from instil.labeling import passwords, people
+from instil.labeling import accounts, passwords, people
 
 PASSWORD = "correct horse battery"
 
@@ -188,7 +188,7 @@ def test_a_session_ends_after_twelve_hours(client: Callable[..., Any], small: An
 
 def test_another_role_ends_the_session(client: Callable[..., Any], small: Any) -> None:
     visitor = client("lead")
-    people.update(small.db, small["admin"], "l-lead", role="labeler")
+    accounts.update(small.db, small["admin"], "l-lead", role="labeler")
     assert visitor.get("/lead").headers["location"] == "/login"
 
 
@@ -207,7 +207,7 @@ def test_an_invitation_makes_one_account(client: Callable[..., Any], link: str, 
     response = visitor.form(link, name="Noor", password=PASSWORD, again=PASSWORD)
     assert response.headers["location"] == "/account/welcome"
     assert visitor.get("/account/welcome").status_code == 200
-    made = [account for account in people.accounts(small.db) if account.name == "Noor"]
+    made = [account for account in accounts.accounts(small.db) if account.name == "Noor"]
     assert [(a.role, a.pool, a.kinds) for a in made] == [("labeler", "training", ("ranking",))]
     assert client().get(link).status_code == 404
     assert client().form(link, name="Nia", password=PASSWORD, again=PASSWORD).status_code == 404
@@ -247,7 +247,7 @@ def test_old_used_and_unknown_links_look_the_same(
 def test_a_link_for_a_password_asks_for_no_name(
     client: Callable[..., Any], known: str, small: Any
 ) -> None:
-    (account,) = (a for a in people.accounts(small.db) if a.name == known)
+    (account,) = (a for a in accounts.accounts(small.db) if a.name == known)
     signed_in = client()
     signed_in.form("/login", name=known, password=PASSWORD)
     token = people.invite(
@@ -269,7 +269,7 @@ def test_only_a_demonstration_lets_a_link_in_without_a_password(
     from instil.labeling.web.app import build_app
     from instil.labeling.web.route import Settings
 
-    (account,) = (a for a in people.accounts(small.db) if a.name == known)
+    (account,) = (a for a in accounts.accounts(small.db) if a.name == known)
     for demo, status in ((False, 422), (True, 303)):
         token = people.invite(
             small.db, small["admin"], "labeler", "training", ["ranking"], account_id=account.id

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from instil.labeling import assign, guidelines, labels
+from instil.labeling import assign, guidelines, past
 
 RANKED = {
     "tiers": [["A"], ["B", "C"], ["D"]],
@@ -153,7 +153,7 @@ def test_a_label_is_kept_and_the_next_task_is_there(ann: Any, url: str, small: A
     assert (reply["kept"], reply["revision"]) == ("kept", 1)
     assert re.fullmatch(r"/work/[\w-]{22}", reply["next"])
     assert reply["next"] != url
-    (kept,) = labels.revisions(small.db, url.removeprefix("/work/"))
+    (kept,) = past.revisions(small.db, url.removeprefix("/work/"))
     assert kept.payload["ratings"][0]["labeler_id"] == "l-ann"
     assert kept.active_ms == 1000
     last = ann.send("POST", f"{reply['next']}/label", sent(key=KEY + "2")).json()
@@ -164,7 +164,7 @@ def test_sent_twice_it_counts_once(ann: Any, url: str, small: Any) -> None:
     first = ann.send("POST", f"{url}/label", sent(then="stay")).json()
     assert first == {"kept": "kept", "revision": 1, "next": None}
     assert ann.send("POST", f"{url}/label", sent(then="stay")).json() == first
-    assert len(labels.revisions(small.db, url.removeprefix("/work/"))) == 1
+    assert len(past.revisions(small.db, url.removeprefix("/work/"))) == 1
 
 
 def test_an_incomplete_answer_is_refused_with_its_field(ann: Any, url: str, small: Any) -> None:
@@ -179,7 +179,7 @@ def test_an_incomplete_answer_is_refused_with_its_field(ann: Any, url: str, smal
         assert response.status_code == 422, answer
         assert response.json()["field"] == field
         assert said in response.json()["error"]
-    assert labels.revisions(small.db, url.removeprefix("/work/")) == []
+    assert past.revisions(small.db, url.removeprefix("/work/")) == []
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_no_page_sends_is_refused(ann: Any, url: str, small: Any, body: byt
     response = ann.send("POST", f"{url}/label", body)
     assert response.status_code == (400 if body == b"\xff" else 422)
     assert response.json()["error"]
-    assert labels.revisions(small.db, url.removeprefix("/work/")) == []
+    assert past.revisions(small.db, url.removeprefix("/work/")) == []
 
 
 def test_reopening_makes_a_revision(ann: Any, url: str) -> None:

@@ -7,7 +7,7 @@ import secrets
 from starlette.responses import Response
 
 from instil.errors import InstilError
-from instil.labeling import guidelines, people
+from instil.labeling import accounts, guidelines, people, survey
 from instil.labeling.people import Session
 from instil.labeling.web.route import (
     ANYONE,
@@ -143,10 +143,10 @@ def account(seen: Seen) -> Response:
             case "password":
                 return _new_password(seen)
             case "shortcuts":
-                people.set_shortcuts(seen.db, seen.account, _shortcuts(seen))
+                accounts.set_shortcuts(seen.db, seen.account, _shortcuts(seen))
             case "comfort":
                 chosen = [topic for topic in TOPICS if topic in seen.form.getlist("comfort")]
-                people.set_comfort(seen.db, seen.account, chosen)
+                accounts.set_comfort(seen.db, seen.account, chosen)
                 if seen.form.get("then") == "work":
                     return redirect("/?welcome")
             case _:
@@ -215,14 +215,14 @@ def guideline(seen: Seen) -> Response:
     )
 
 
-def survey(seen: Seen) -> Response:
+def questions(seen: Seen) -> Response:
     """Who labels and how they find it: answered once, kept apart from names and labels."""
     error = ""
     if seen.method == "POST":
         try:
-            names = [question.name for question in guidelines.QUESTIONS]
+            names = [question.name for question in survey.QUESTIONS]
             answers = {name: given for name in names if (given := seen.form.getlist(name))}
-            guidelines.answer_survey(seen.db, seen.account, answers)
+            survey.answer_survey(seen.db, seen.account, answers)
             return redirect("/?survey")
         except InstilError as refused:
             error = sentence(refused)
@@ -231,7 +231,7 @@ def survey(seen: Seen) -> Response:
         "survey.html",
         422 if error else 200,
         title="Survey",
-        questions=guidelines.QUESTIONS,
+        questions=survey.QUESTIONS,
         given=seen.form,
         error=error,
     )
@@ -243,6 +243,6 @@ ROUTES = [
     action("/logout", logout, roles=ANYONE),
     page("/account", account, roles=ANYONE, methods=("GET", "POST")),
     page("/account/welcome", welcome, roles=ANYONE),
-    page("/survey", survey, roles=LABELERS, methods=("GET", "POST")),
+    page("/survey", questions, roles=LABELERS, methods=("GET", "POST")),
     page("/guidelines/{id}", guideline, roles=ANYONE),
 ]

@@ -32,7 +32,7 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from instil.errors import InstilError
-from instil.labeling import assign, people
+from instil.labeling import accounts, assign, people
 from instil.labeling.database import Database, Unavailable
 from instil.labeling.people import Session
 from instil.labeling.web.route import (
@@ -230,7 +230,7 @@ def _reason(error: Exception) -> tuple[int, str]:
     match error:
         case Refused():
             return error.status, error.reason
-        case NotFound() | assign.NotFound() | people.NoAccount() | people.NoInvitation():
+        case NotFound() | assign.NotFound() | accounts.NoAccount() | people.NoInvitation():
             return 404, "It does not exist, or it is not yours."
         case people.TooManyTries():
             return 429, sentence(error)

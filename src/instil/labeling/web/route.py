@@ -24,8 +24,9 @@ import msgspec
 from starlette.datastructures import URL, ImmutableMultiDict
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from instil.labeling.accounts import Account, Role
 from instil.labeling.database import Database
-from instil.labeling.people import Account, Role, Session
+from instil.labeling.people import Session
 
 Roles = frozenset[Role]
 Form = ImmutableMultiDict[str, str]
@@ -57,8 +58,6 @@ class Settings:
     public_url: str = ""
     """Under what https address others reach it; empty: on this machine alone."""
     demo: bool = False
-    upload_bytes: int = 256 * MIB
-    """The most that a new batch may bring."""
 
     @property
     def secure(self) -> bool:

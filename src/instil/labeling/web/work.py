@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from instil.convert.messages import split
 from instil.errors import InstilError
-from instil.labeling import assign, guidelines, kinds, labels
+from instil.labeling import assign, guidelines, kinds, labels, past
 from instil.labeling.assign import Assignment
 from instil.labeling.web.route import (
     ANYONE,
@@ -96,8 +96,8 @@ def home(seen: Seen) -> Response:
         title="Work",
         kinds=[(kind, KIND_NAMES[kind], waiting[kind]) for kind in KIND_NAMES if kind in waiting],
         counted=assign.COUNTED,
-        begun=labels.begun(seen.db, seen.account),
-        today=labels.today(seen.db, seen.account),
+        begun=past.begun(seen.db, seen.account),
+        today=past.today(seen.db, seen.account),
         names=KIND_NAMES,
         now=seen.db.now(),
     )
@@ -170,7 +170,7 @@ def ask(seen: Seen) -> Response:
 
 def history(seen: Seen) -> Response:
     """What this person handed in or skipped, the newest first."""
-    rows = labels.history(seen.db, seen.account, cursor(seen), PAGE_LABELS + 1)
+    rows = past.history(seen.db, seen.account, cursor(seen), PAGE_LABELS + 1)
     more = len(rows) > PAGE_LABELS
     rows = rows[:PAGE_LABELS]
     return render(
@@ -217,7 +217,7 @@ def _messages(seen: Seen, held: Assignment) -> list[dict[str, Any]]:
 def _task(seen: Seen, held: Assignment) -> dict[str, Any]:
     """All that a labeler's browser learns about a task."""
     shown = assign.work(seen.db, held)
-    state = labels.latest(seen.db, seen.account, held.id)
+    state = past.latest(seen.db, seen.account, held.id)
     with seen.db.read() as connection:
         guideline = guidelines.find(connection, held.guideline_id)
     assert guideline is not None  # a foreign key
