@@ -31,6 +31,7 @@ from instil.stats import (
     krippendorff_alpha,
     mean_estimate,
     petaflop_days,
+    student_t,
     train_flops,
     win_rate,
 )
@@ -228,6 +229,11 @@ def test_kendall_tau_b_with_and_without_ties():
     # 5 pairs alike, 1 tied in x: 5 / sqrt(5 * 6) = 0.912871
     assert kendall_tau_b([1, 1, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.912871, abs=1e-6)
     assert math.isnan(kendall_tau_b([1, 1], [1, 2]))
+
+
+@pytest.mark.parametrize("freedom", [*range(1, 60), 999, 1000, 1001, 10**6])
+def test_the_quantile_of_student_t_is_that_of_scipy(freedom):
+    assert student_t(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=2e-12)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))

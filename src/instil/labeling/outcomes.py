@@ -17,53 +17,84 @@ set before; whoever watches them and stops at the first that pleases will be wro
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from instil.errors import InstilError
 from instil.records import Ranking
 from instil.stats import Array, Estimate, bradley_terry, win_rate
 
+Numbers = NDArray[np.int64]
 
-def win_rates(
-    rankings: Iterable[Ranking], policy_of: Mapping[str, str], baseline: str
-) -> dict[str, Estimate]:
+
+class Comparisons:
+    """Pairs of responses of two policies, taken from rankings; a pair takes some 10 bytes.
+
+    prompts, policies  name -> the number that stands for it in the arrays
+    """
+
+    def __init__(self, policy_of: Mapping[str, str], rankings: Iterable[Ranking] = ()) -> None:
+        """policy_of: response id -> policy."""
+        self.prompts: dict[str, int] = {}
+        self.policies: dict[str, int] = {}
+        self._policy_of = policy_of
+        self._pairs = array("I"), array("H"), array("H"), array("B")
+        for ranking in rankings:
+            self.add(ranking)
+
+    def add(self, ranking: Ranking) -> None:
+        """Take in a ranking. Raises InstilError for a response without a policy."""
+        prompts, ones, others, won = self._pairs
+        ranks = ranking.ranks()
+        if without := [response for response in ranks if response not in self._policy_of]:
+            raise InstilError(
+                f"ranking of prompt {ranking.prompt_id} by {ranking.labeler_id}: it is not known "
+                f"which policy wrote {', '.join(without)}; give all the responses that were ranked"
+            )
+        for (x, a), (y, b) in combinations(ranks.items(), 2):  # best first, so y never beats x
+            one, other = self._policy_of[x], self._policy_of[y]
+            if one != other:
+                prompts.append(self.prompts.setdefault(ranking.prompt_id, len(self.prompts)))
+                ones.append(self.policies.setdefault(one, len(self.policies)))
+                others.append(self.policies.setdefault(other, len(self.policies)))
+                won.append(2 if a < b else 1)
+
+    def arrays(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+        """Of each pair (N,): prompt, one policy, the other, and 2 if the one won or 1 if they tied;
+        it never lost."""
+        return tuple(np.array(column, np.int64) for column in self._pairs)  # type: ignore[return-value]
+
+
+def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
     """How often each policy is preferred to `baseline`, ties as half, clustered by prompt.
 
-    policy_of  response id -> policy
-
     Policies that no ranking compares with the baseline are left out. Raises InstilError if that
-    is all of them, and for a response without a policy.
+    is all of them.
     """
-    outcomes: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    seen: set[str] = set()
-    for prompt, one, other, outcome in _comparisons(rankings, policy_of):
-        seen |= {one, other}
-        if other == baseline:
-            outcomes[one].append((outcome, prompt))
-        elif one == baseline:
-            outcomes[other].append((1 - outcome, prompt))
-    if not outcomes:
+    found = {}
+    prompt, one, other, outcome = compared.arrays()
+    base = compared.policies.get(baseline, -1)
+    for policy, number in sorted(compared.policies.items()):
+        won, lost = (one == number) & (other == base), (one == base) & (other == number)
+        if (won | lost).any():
+            outcomes = np.concatenate([outcome[won] / 2, 1 - outcome[lost] / 2])
+            found[policy] = win_rate(outcomes, [*prompt[won].tolist(), *prompt[lost].tolist()])
+    if not found:
         raise InstilError(
             f"no ranking compares a policy with {baseline!r}; compared are "
-            f"{', '.join(sorted(seen)) or 'none'}: name one of them as the baseline"
+            f"{', '.join(sorted(compared.policies)) or 'none'}: name one of them as the baseline"
         )
-    return {
-        policy: win_rate([won for won, _ in found], [prompt for _, prompt in found])
-        for policy, found in sorted(outcomes.items())
-    }
+    return found
 
 
-def strengths(
-    rankings: Iterable[Ranking], policy_of: Mapping[str, str], rounds: int, seed: int
-) -> dict[str, Estimate]:
+def strengths(compared: Comparisons, rounds: int, seed: int) -> dict[str, Estimate]:
     """The strength of each policy: log-odds with mean 0, by Bradley and Terry's model with ties.
 
-    policy_of  response id -> policy
-    rounds     how often whole prompts are drawn with replacement for the 95 % percentile interval
+    rounds  how often whole prompts are drawn with replacement for the 95 % percentile interval
 
     One policy beats another, ties left out, with probability sigmoid(difference of strengths). In a
     draw in which a policy only won, or only lost, its strength is infinite; with more than one such
@@ -71,28 +102,20 @@ def strengths(
     with a single prompt. The standard error leaves these draws out. n and clusters are the policy's
     comparisons and prompts.
 
-    Raises InstilError if there are no finite strengths, and for a response without a policy.
+    Raises InstilError if there are no finite strengths.
     """
-    rankings = list(rankings)  # gone through twice: their comparisons would be many times as large
-    seen: set[str] = set()
-    row: dict[str, int] = {}
-    for prompt, one, other, _ in _comparisons(rankings, policy_of):
-        seen |= {one, other}
-        row.setdefault(prompt, len(row))
-    policies = sorted(seen)
+    policies, row = sorted(compared.policies), compared.prompts
     if not policies:
         raise InstilError("no ranking has responses of two policies; there is nothing to compare")
     number = {policy: place for place, policy in enumerate(policies)}
+    prompt, one, other, outcome = compared.arrays()
+    place, tied = np.array([number[policy] for policy in compared.policies]), outcome == 1
+    one, other = place[one], place[other]
 
     # (prompts, wins and ties, M, M): redrawing prompts is then weighing the first axis
-    counts = np.zeros((len(row), 2, len(policies), len(policies)))
-    for prompt, one, other, outcome in _comparisons(rankings, policy_of):
-        here, i, j = counts[row[prompt]], number[one], number[other]
-        if outcome == 1:
-            here[0, i, j] += 1
-        else:
-            here[1, i, j] += 1
-            here[1, j, i] += 1
+    counts = np.zeros((len(row), 2, len(policies), len(policies)), np.float32)
+    np.add.at(counts, (prompt, tied.astype(int), one, other), 1)
+    np.add.at(counts, (prompt[tied], 1, other[tied], one[tied]), 1)
 
     try:
         best = bradley_terry(*counts.sum(axis=0))
@@ -123,23 +146,6 @@ def strengths(
             clusters=int(games[:, i].any(axis=1).sum()),
         )
     return found
-
-
-def _comparisons(
-    rankings: Iterable[Ranking], policy_of: Mapping[str, str]
-) -> Iterator[tuple[str, str, str, float]]:
-    """(prompt, policy, other policy, 1 if it won or 0.5 if they tied) for every two responses."""
-    for ranking in rankings:
-        ranks = ranking.ranks()
-        if without := [response for response in ranks if response not in policy_of]:
-            raise InstilError(
-                f"ranking of prompt {ranking.prompt_id} by {ranking.labeler_id}: it is not known "
-                f"which policy wrote {', '.join(without)}; give all the responses that were ranked"
-            )
-        for (x, a), (y, b) in combinations(ranks.items(), 2):  # best first, so y never beats x
-            one, other = policy_of[x], policy_of[y]
-            if one != other:
-                yield ranking.prompt_id, one, other, 1.0 if a < b else 0.5
 
 
 def _redrawn(counts: Array) -> Array:

@@ -56,7 +56,7 @@ def test_strengths_are_those_of_outcomes(three):
         policies = figures.policies_of(connection, BATCH)
     rankings = [w.said.ranking for w in work]
     assert len(rankings) == 4
-    wanted = outcomes.strengths(rankings, policies, figures.ROUNDS, seed=0)
+    wanted = outcomes.strengths(outcomes.Comparisons(policies, rankings), figures.ROUNDS, seed=0)
     found = of(three).strengths
     # draws without a finite answer make ends of an interval infinite, and nan is not itself
     assert {p: e.mean for p, e in found.items()} == {p: e.mean for p, e in wanted.items()}

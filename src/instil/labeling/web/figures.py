@@ -3,7 +3,7 @@
 A page never shows a mean without its interval and its n: `shown` says all three. Everything here
 reads within one transaction and in one query a question.
 
-With it come numpy and scipy, some 25 MB: handlers import it when they are asked for figures.
+With it comes numpy, some 12 MB: handlers import it when they are asked for figures.
 
 `evaluation` takes seconds with many labels: `stamp` says whether it would find anything new.
 """
@@ -11,6 +11,7 @@ With it come numpy and scipy, some 25 MB: handlers import it when they are asked
 from __future__ import annotations
 
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,9 @@ from sys import intern
 from typing import Literal, NamedTuple
 
 import msgspec
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from instil.errors import InstilError
 from instil.labeling import outcomes, schema, screening
@@ -170,73 +173,78 @@ def evaluation(work: Iterable[Work], policy_of: Mapping[str, str], baseline: str
     baseline  a policy; "" leaves the win rates out
     """
     labels: dict[str, int] = defaultdict(int)
-    rankings: dict[str, list[Ranking]] = defaultdict(list)
-    ratings: list[tuple[str, str, int, tuple[str, ...]]] = []  # policy, prompt, overall, flags
-    toxicity: list[tuple[str, str, tuple[int, ...]]] = []  # policy, prompt, answers
+    compared: dict[str, outcomes.Comparisons] = defaultdict(lambda: outcomes.Comparisons(policy_of))
+    ratings, toxicity = _Rows(2), _Rows(len(TOXICITY))
     for pool, prompt, said in work:
         labels[pool] += 1
         if said.ranking:
-            rankings[pool].append(said.ranking)
+            compared["all"].add(said.ranking)
+            compared[pool].add(said.ranking)
         for r in said.ratings:
-            ratings.append((policy_of[r.response_id], prompt, r.overall, r.flags))
+            flagged = sum(1 << FLAGS.index(flag) for flag in r.flags)
+            ratings.add(policy_of[r.response_id], prompt, r.overall, flagged)
         for t in said.toxicity:
-            answers = tuple(getattr(t, question) for question in TOXICITY)
-            toxicity.append((policy_of[t.response_id], prompt, answers))
+            toxicity.add(policy_of[t.response_id], prompt, *(getattr(t, q) for q in TOXICITY))
     pools = sorted(labels, reverse=True)  # training, then held-out
     problems: list[str] = []
     win_rates: dict[str, dict[str, Estimate]] = {}
-    rankings = {pool: rankings[pool] for pool in pools}
-    ranked = [ranking for of_pool in rankings.values() for ranking in of_pool]
-    if ranked and baseline:
-        for name, of_pool in ({"all": ranked} | rankings).items():
+    for name in ("all", *pools) if baseline else ():
+        if name in compared:
             try:
-                win_rates[name] = outcomes.win_rates(of_pool, policy_of, baseline)
+                win_rates[name] = outcomes.win_rates(compared[name], baseline)
             except InstilError as error:
                 problems.append(f"{name} labelers: {error}" if name != "all" else str(error))
     strengths: dict[str, Estimate] = {}
-    if ranked:
+    if "all" in compared:
         try:
-            strengths = outcomes.strengths(ranked, policy_of, ROUNDS, seed=0)
+            strengths = outcomes.strengths(compared["all"], ROUNDS, seed=0)
         except InstilError as error:
             problems.append(str(error))
-    flags_seen = {flag for *_, flags in ratings for flag in flags}
+    overall, flags = ratings.column(0), ratings.column(1)
     return Evaluation(
         labels={pool: labels[pool] for pool in pools},
         policies=sorted(set(policy_of.values())),
         baseline=baseline,
         win_rates=win_rates,
         strengths=strengths,
-        overall=_by_policy(
-            ((policy, prompt, overall) for policy, prompt, overall, _ in ratings),
-            mean_within(1, 7),
-        ),
+        overall=ratings.by_policy(overall, mean_within(1, 7)),
         flags={
-            flag: _by_policy(
-                ((policy, prompt, flag in flags) for policy, prompt, _, flags in ratings),
-                win_rate,
-            )
-            for flag in FLAGS
-            if flag in flags_seen
+            flag: ratings.by_policy(flags >> place & 1, win_rate)
+            for place, flag in enumerate(FLAGS)
+            if (flags >> place & 1).any()
         },
         toxicity={
-            question: _by_policy(
-                ((policy, prompt, answers[place]) for policy, prompt, answers in toxicity),
-                mean_within(*scale),
-            )
+            question: toxicity.by_policy(toxicity.column(place), mean_within(*scale))
             for place, (question, scale) in enumerate(TOXICITY.items())
-            if toxicity
+            if len(toxicity.column(place))
         },
         problems=problems,
     )
 
 
-def _by_policy(values: Iterable[tuple[str, str, float]], estimate: Mean) -> dict[str, Estimate]:
-    """From (policy, prompt, value) the mean of each policy, clustered by prompt."""
-    found: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
-    for policy, prompt, value in values:
-        found[policy][0].append(value)
-        found[policy][1].append(prompt)
-    return {policy: estimate(given, prompts) for policy, (given, prompts) in sorted(found.items())}
+class _Rows:
+    """Whole numbers, each row of one policy and prompt: 4 bytes a number, as there may be many."""
+
+    def __init__(self, columns: int) -> None:
+        self.names: tuple[dict[str, int], dict[str, int]] = ({}, {})
+        self.rows, self.width = array("i"), 2 + columns
+
+    def add(self, policy: str, prompt: str, *values: int) -> None:
+        of_policy, of_prompt = self.names
+        self.rows.append(of_policy.setdefault(policy, len(of_policy)))
+        self.rows.append(of_prompt.setdefault(prompt, len(of_prompt)))
+        self.rows.extend(values)
+
+    def column(self, place: int) -> NDArray[np.int32]:
+        return np.array(self.rows[2 + place :: self.width], np.int32)
+
+    def by_policy(self, values: NDArray[np.int32], estimate: Mean) -> dict[str, Estimate]:
+        """From one value a row the mean of each policy, clustered by prompt."""
+        policies, prompts = self.column(-2), self.column(-1)
+        return {
+            policy: estimate(values[policies == number], prompts[policies == number].tolist())
+            for policy, number in sorted(self.names[0].items())
+        }
 
 
 class Candidate(NamedTuple):

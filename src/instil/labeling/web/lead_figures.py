@@ -1,7 +1,7 @@
 """The lead's pages of figures: how policies did, and how good labels are.
 
-The modules that compute are imported by the handlers: with them come numpy and scipy, which a
-server whose leads look at other pages spares.
+The modules that compute are imported by the handlers: with them comes numpy, which a server
+whose leads look at other pages spares.
 """
 
 from __future__ import annotations
