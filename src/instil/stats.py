@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-Clusters = Sequence[Hashable]
+Clusters = Sequence[Hashable] | NDArray[np.integer[Any]]
 Rankings = Sequence[tuple[str, Mapping[str, int]]]
 """One (prompt id, {response id: rank}) per labeler and prompt; 1 is best, equal ranks are ties."""
 
@@ -311,6 +311,8 @@ def petaflop_days(flops: float) -> float:
 def _grouped(values: ArrayLike, clusters: Clusters | None) -> tuple[Array, NDArray[np.int64]]:
     """The values as an array, and for each the number of its group, from 0."""
     x = np.asarray(values, dtype=float)
+    if isinstance(clusters, np.ndarray) and len(clusters) == len(x) > 0:
+        return x, np.unique(clusters, return_inverse=True)[1]
     keys: Clusters = range(len(x)) if clusters is None else clusters
     if len(keys) != len(x) or not len(x):
         raise ValueError(f"{len(x)} values and {len(keys)} clusters; give one each, at least one")

@@ -28,7 +28,7 @@ from instil.errors import InstilError
 from instil.records import Ranking
 from instil.stats import Array, Estimate, bradley_terry, win_rate
 
-Numbers = NDArray[np.int64]
+Numbers = NDArray[np.unsignedinteger]
 
 
 class Comparisons:
@@ -66,7 +66,7 @@ class Comparisons:
     def arrays(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         """Of each pair (N,): prompt, one policy, the other, and 2 if the one won or 1 if they tied;
         it never lost."""
-        return tuple(np.array(column, np.int64) for column in self._pairs)  # type: ignore[return-value]
+        return tuple(np.array(column) for column in self._pairs)  # type: ignore[return-value]
 
 
 def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
@@ -82,7 +82,7 @@ def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
         won, lost = (one == number) & (other == base), (one == base) & (other == number)
         if (won | lost).any():
             outcomes = np.concatenate([outcome[won] / 2, 1 - outcome[lost] / 2])
-            found[policy] = win_rate(outcomes, [*prompt[won].tolist(), *prompt[lost].tolist()])
+            found[policy] = win_rate(outcomes, np.concatenate([prompt[won], prompt[lost]]))
     if not found:
         raise InstilError(
             f"no ranking compares a policy with {baseline!r}; compared are "
@@ -124,8 +124,9 @@ def strengths(compared: Comparisons, rounds: int, seed: int) -> dict[str, Estima
             f"policies {', '.join(policies)}: {error}. Or label more prompts"
         ) from error
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(row), np.full(len(row), 1 / len(row)), size=rounds)
-    draws = np.array([_redrawn(np.tensordot(w, counts, axes=1)) for w in weights])
+    even = np.full(len(row), 1 / len(row))
+    weights = (rng.multinomial(len(row), even) for _ in range(rounds))
+    draws = np.array([_redrawn(np.tensordot(w.astype(np.float32), counts, 1)) for w in weights])
     if len(row) == 1:
         draws[:] = math.nan  # drawn again and again, one prompt says nothing of others
 

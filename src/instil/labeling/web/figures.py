@@ -242,7 +242,7 @@ class _Rows:
         """From one value a row the mean of each policy, clustered by prompt."""
         policies, prompts = self.column(-2), self.column(-1)
         return {
-            policy: estimate(values[policies == number], prompts[policies == number].tolist())
+            policy: estimate(values[policies == number], prompts[policies == number])
             for policy, number in sorted(self.names[0].items())
         }
 
