@@ -20,6 +20,7 @@ from instil.config import (
     to_dict,
 )
 from instil.errors import InstilError
+from instil.train import rm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,19 @@ def test_fields_are_spelt_with_a_dash_or_an_underscore(tmp_path):
     assert check_table(Dashed, recipe_table(path, "ppo"), path, "ppo")["kl_coef"] == 0.1
     argv = ["--out", "x", "--kl_coef", "0.3"]
     assert from_command_line("ppo", Dashed, argv).kl_coef == 0.3
+
+
+def test_a_flag_that_takes_several_values_may_be_repeated(tmp_path):
+    one, other = Path("a.jsonl"), Path("b.jsonl")
+    paths = ["--prompts", "p.jsonl", "--responses", "r.jsonl", "--out", str(tmp_path)]
+    for flags in (
+        ["--rankings", "a.jsonl", "b.jsonl"],
+        ["--rankings", "a.jsonl", "--lr", "1e-3", "--rankings=b.jsonl"],
+    ):
+        made = from_command_line("rm", rm.Config, ["--model", "m", *flags, *paths])
+        assert (made.rankings, made.model) == ((one, other), Path("m"))
+    twice = ["--model", "m", "--rankings", "a.jsonl", *paths, "--lr", "1e-3", "--lr", "2e-3"]
+    assert from_command_line("rm", rm.Config, twice).lr == 2e-3  # one value: the last counts
 
 
 def test_another_table_for_the_same_command(recipe):

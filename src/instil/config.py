@@ -16,7 +16,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
@@ -93,6 +93,7 @@ def from_command_line(command: str, kind: type[Config], argv: Sequence[str]) -> 
         values = check_table(kind, recipe_table(recipe, table), recipe, table)
         for field, value in values.items():
             flags += _as_flags(field, value)
+    argv = _together(argv, kind)
     return tyro.cli(kind, args=flags + argv, prog=f"instil {command}", description=kind.__doc__)
 
 
@@ -101,6 +102,30 @@ def to_dict(config: Any) -> dict[str, Any]:
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(values, enc_hook=str))
     return plain
+
+
+def _together(argv: Sequence[str], kind: type) -> list[str]:
+    """`--model a --model b` as `--model a b`, where a field takes several; else the last counts."""
+    several = {
+        "--" + name.replace("_", "-")
+        for name, hint in get_type_hints(kind).items()
+        if get_origin(hint) is tuple
+    }
+    values: dict[str, list[str]] = {}
+    rest: list[str] = []
+    target = rest
+    for word in argv:
+        flag, has_value, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if word.startswith("--") and flag in several:
+            target = values.setdefault(flag, [])
+            target += [value] if has_value else []
+        elif word.startswith("--"):
+            target = rest
+            target.append(word)
+        else:
+            target.append(word)
+    return rest + [word for flag, given in values.items() for word in (flag, *given)]
 
 
 def _take_recipe(argv: list[str], command: str) -> tuple[list[str], Path | None, str]:

@@ -114,7 +114,7 @@ class Story:
 
     def __init__(self, out: Path, recipe: Path, seed: int) -> None:
         self.out, self.recipe, self.seed = out, recipe, seed
-        self.data = out / "data"
+        self.data, self.rm = out / "data", out / "rm"
         self.size = recipes.from_recipe(Size, recipe, "demo")
         self.world: World = make_world(seed)
         everybody = labelers(seed)
@@ -138,40 +138,15 @@ class Story:
         )
         yield "responses", self.sample_responses
         yield "rankings", self.ask_rankings
-        yield (
-            "rm",
-            lambda: self.train(
-                rm,
-                "rm",
-                "rm",
-                model=self.out / "ppo-init",
-                prompts=self.prompts_file,
-                responses=(self.data / "responses.jsonl",),
-                rankings=(self.data / "rankings.jsonl",),
-                demonstrations=(self.data / "demonstrations.jsonl",),
-                labelers=(self.data / "labelers.jsonl",),
-            ),
-        )
+        yield "rm", lambda: self.train(rm, "rm", "rm", **self.rm_data())
         yield (
             "sft",
             lambda: self.train(
-                sft, "sft", "sft", model=self.out / "base", rm=self.out / "rm", **self.sft_data()
+                sft, "sft", "sft", model=self.out / "base", rm=self.rm, **self.sft_data()
             ),
         )
         for name in ("ppo", "ppo-ptx"):
-            yield (
-                name,
-                lambda name=name: self.train(  # type: ignore[misc]
-                    ppo,
-                    name,
-                    name,
-                    model=self.out / "ppo-init",
-                    rm=str(self.out / "rm"),
-                    prompts=self.prompts_file,
-                    pretraining=(self.data / "text.jsonl",),
-                    max_tokens=self.size.max_tokens,
-                ),
-            )
+            yield name, lambda name=name: self.train(ppo, name, name, **self.ppo_data())  # type: ignore[misc]
         yield "evaluate", self.evaluate
 
     @property
@@ -186,6 +161,27 @@ class Story:
             "demonstrations": (self.data / "demonstrations.jsonl",),
             "pretraining": (self.data / "text.jsonl",) if mixed else (),
             "max_response_tokens": self.size.max_tokens,
+        }
+
+    def rm_data(self) -> dict[str, Any]:
+        """What the reward model starts from and reads."""
+        return {
+            "model": self.out / "ppo-init",
+            "prompts": self.prompts_file,
+            **{
+                name: (self.data / f"{name}.jsonl",)
+                for name in ("responses", "rankings", "demonstrations", "labelers")
+            },
+        }
+
+    def ppo_data(self) -> dict[str, Any]:
+        """What both kinds of PPO start from and read."""
+        return {
+            "model": self.out / "ppo-init",
+            "rm": str(self.rm),
+            "prompts": self.prompts_file,
+            "pretraining": (self.data / "text.jsonl",),
+            "max_tokens": self.size.max_tokens,
         }
 
     def write_world(self) -> dict[str, Any]:
@@ -320,7 +316,7 @@ class Story:
 
     def evaluate(self) -> dict[str, Any]:
         """Ask every policy everything."""
-        reward = load_reward(self.out / "rm")
+        reward = load_reward(self.rm)
         policies = [
             self.policy("base"),
             self.policy("base-prompted", "base", prefix=self.prefix()),

@@ -105,7 +105,7 @@ def dots(
     """
     with matplotlib.rc_context(STYLE):
         crowd = max(len(marks) for _, marks in rows)
-        figure, axes = _axes(height=34 + (15 + 7.5 * crowd) * len(rows) + (16 if line else 0))
+        figure, axes = axes_of(height=34 + (15 + 7.5 * crowd) * len(rows) + (16 if line else 0))
         places = range(len(rows))
         axes.set(xlim=limits, ylim=(len(rows) - 0.4, -0.6 - (0.25 if line else 0)))
         axes.set_yticks(places, [_short(label) for label, _ in rows], color=COLOURS["ink"])
@@ -121,7 +121,7 @@ def dots(
             for nth, mark in enumerate(marks):
                 shift = 0.52 * (nth - (len(marks) - 1) / 2) / max(1, crowd - 1)
                 _dot(axes, mark, row + shift)
-        return _svg(figure, title, _spoken(rows))
+        return to_svg(figure, title, _spoken(rows))
 
 
 def curves(
@@ -129,7 +129,7 @@ def curves(
 ) -> Markup:
     """One metric over steps, one line per policy: faint as logged, strong its running mean."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(height=205)
+        figure, axes = axes_of(height=205)
         axes.grid(axis="y", color=COLOURS["rule"], linewidth=0.7)
         axes.spines["left"].set_visible(False)
         for role, (steps, values) in lines.items():
@@ -149,7 +149,7 @@ def curves(
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.3g} %"))
         axes.set_xlabel(x)
         ends = [f"{role} {v[0]:.3g} to {v[-1]:.3g}" for role, (_, v) in lines.items() if v]
-        return _svg(figure, title, "; ".join(ends))
+        return to_svg(figure, title, "; ".join(ends))
 
 
 def frontier(
@@ -161,7 +161,7 @@ def frontier(
     points  policy -> KL and score where it was evaluated
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(height=250)
+        figure, axes = axes_of(height=250)
         axes.grid(axis="y", color=COLOURS["rule"], linewidth=0.7)
         axes.spines["left"].set_visible(False)
         for role, (kls, scores) in paths.items():
@@ -188,7 +188,7 @@ def frontier(
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(label)
         spoken = "; ".join(f"{r}: KL {kl:.2f} nats, score {s:.2f}" for r, (kl, s) in points.items())
-        return _svg(figure, title, spoken)
+        return to_svg(figure, title, spoken)
 
 
 def _dot(axes: Axes, mark: Mark, y: float) -> None:
@@ -209,13 +209,13 @@ def _dot(axes: Axes, mark: Mark, y: float) -> None:
     )
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
+def axes_of(height: float) -> tuple[Figure, Axes]:
     layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03)
     figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout)
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str, spoken: str) -> Markup:
+def to_svg(figure: Figure, title: str, spoken: str) -> Markup:
     """The figure as an <svg> element that can stand in a page."""
     FigureCanvasSVG(figure)
     file = io.StringIO()
