@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from instil.compute import Stage, measured, training
 from instil.records import USE_CASES
 from instil.report import figures, paper
 from instil.report.figures import Mark
@@ -109,16 +110,29 @@ def compute(source: Source) -> Context:
     rows, longest = [], max([_value(row, "seconds") for row in source.stages], default=0.0)
     for row in source.stages:
         seconds, flops = _value(row, "seconds"), _value(row, "flops")
+        name, params, tokens = (
+            str(row.get("stage", "")),
+            _value(row, "params"),
+            _value(row, "tokens"),
+        )
+        run = source.runs.get({"pretrain": "base"}.get(name, name))
+        steps = measured(name, run.info, run.metrics) if run else None
+        # PPO is many passes of several models, so 6ND says nothing of it
+        several = steps is not None and bool(steps.phases)
+        counted = training(name, params, tokens) if flops and not several else None
         rows.append(
             {
-                "name": str(row.get("stage", "")),
+                "name": name,
                 "time": duration(seconds),
                 "share": 100 * seconds / longest if longest else 0.0,
                 "memory": f"{count(_value(row, 'peak_mb'))} MB" if row.get("peak_mb") else "",
-                "params": count(_value(row, "params")) if row.get("params") else "",
-                "tokens": count(_value(row, "tokens")) if row.get("tokens") else "",
+                "params": count(params) if params else "",
+                "tokens": count(tokens) if tokens else "",
                 "flops": power(flops) if flops else "",
+                "counted": power(counted.petaflop_days) if counted else "",
                 "days": power(petaflop_days(flops)) if flops else "",
+                "rate": f"{steps.flops_per_second / 1e9:,.0f}" if steps and steps.seconds else "",
+                "phases": _phases(steps) if steps else "",
             }
         )
     flops = sum(_value(row, "flops") for row in source.stages)
@@ -145,6 +159,13 @@ def compute(source: Source) -> Context:
         if isinstance(found := run.info.get("versions"), dict):
             versions |= {str(key): str(value) for key, value in found.items()}
     return {"rows": rows, "total": total, "runs": runs, "versions": list(versions.items())}
+
+
+def _phases(stage: Stage) -> str:
+    """How the seconds of its steps fall to their parts."""
+    whole = sum(stage.phases.values())
+    parts = [f"{name} {seconds / whole:.0%}" for name, seconds in stage.phases.items() if whole]
+    return ", ".join(parts)
 
 
 def _value(row: Mapping[str, Any], name: str) -> float:

@@ -92,7 +92,7 @@ def grade(item: Item, answer: Answer) -> Measures:
 def same(said: str, noun: str) -> bool:
     """Whether one of two phrases contains the other, word by word."""
     one, other = (f" {' '.join(map(_plain, text.split()))} " for text in (said, noun))
-    return bool(one.strip()) and (one in other or other in one)
+    return one in other or other in one
 
 
 def _plain(word: str) -> str:
