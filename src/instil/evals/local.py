@@ -25,6 +25,9 @@ from instil.train.rollout import Sequences, response_logprobs
 Parts = list[tuple[list[int], list[int]]]
 """(prompt, choice) in token ids, for each choice of an item."""
 
+TOO_LONG = "sequence-length-is-longer-than-the-specified-maximum"
+"""A warning of transformers."""
+
 
 class Local:
     """A causal language model on this machine; see `task.Answerer`.
@@ -39,6 +42,8 @@ class Local:
     ) -> None:
         self.name, self.key = name, key
         self.model, self.codec, self.batch_size = model, codec, batch_size
+        # a prompt that is too long is made to fit, and the answer says so
+        codec.tokenizer.deprecation_warnings[TOO_LONG] = True
         self.context: int = getattr(model.config, "max_position_embeddings", None) or 2**30
 
     @classmethod
