@@ -1,13 +1,11 @@
 """Numbers with their uncertainty: means, win rates, agreement between labelers, strengths, compute.
 
 Every mean comes with a 95 % interval. Values that share a source (a prompt, a user, a passage) are
-given the same cluster, and the interval allows for it. numpy only: scipy would
-take more memory than all that a server does with figures.
+given the same cluster, and the interval allows for it. numpy only: scipy would take more memory
+than all that a server does with figures.
 
-Left out on purpose:
-  p-values                  an interval says more
-  clustering in two ways    labelers recur over prompts; the intervals of agreement are for new
-                            prompts, not for new labelers
+The intervals of agreement are for new prompts, not for new labelers. For both at once, for several
+comparisons and for differences there is compare.py.
 """
 
 from __future__ import annotations

@@ -108,6 +108,24 @@ def test_another_question_is_asked_anew(tmp_path: Path, change: dict[str, Any]) 
     assert len(model.asked) == 10
 
 
+def test_fewer_items_and_then_all_again_are_asked_once(tmp_path: Path) -> None:
+    model = Model()
+    ask(model, replace(task(), items=task().items[::2]), tmp_path, 0)
+    assert [a.text for a in ask(model, task(), tmp_path, 0)] == ["0", "1", "2", "3", "4"]
+    assert [a.text for a in ask(model, task(2), tmp_path, 0)] == ["0", "1"]  # a trial loses nothing
+    ask(model, task(), tmp_path, 0)
+    assert model.asked == ["i0", "i2", "i4", "i1", "i3"]
+
+
+def test_a_line_that_is_no_answer_is_named(tmp_path: Path) -> None:
+    ask(Model(), task(), tmp_path, 0)
+    path = answers_file(tmp_path, Model.name, task())
+    lines = path.read_text().split("\n")
+    path.write_text("\n".join([*lines[:2], "torn", *lines[3:]]))
+    with pytest.raises(InstilError, match=rf"{path}:3: is no answer"):
+        ask(Model(), task(), tmp_path, 0)
+
+
 def test_another_model_or_seed_is_asked_anew(tmp_path: Path) -> None:
     model = Model()
     ask(model, task(), tmp_path, 0)
@@ -125,8 +143,9 @@ def test_another_grade_asks_nothing(tmp_path: Path) -> None:
 
 
 def test_names_do_not_leave_the_folder(tmp_path: Path) -> None:
-    path = answers_file(tmp_path, "../../etc", task())
-    assert path.parent.parent == tmp_path
+    for name in ("../../etc", "..", "."):
+        path = answers_file(tmp_path, name, task())
+        assert path.parent.parent == tmp_path and set(path.parent.name) - {"."}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_a_second_call_asks_nothing(
         (["--task", "squad"], "dev-v1.1.json"),
         (["--data", "/nowhere/at/all"], "is not a folder"),
         (["--model", "ppo=elsewhere"], "different names"),
+        (["--model", "sft=elsewhere"], "elsewhere: no such directory"),
+        (["--judge", "ftp://127.0.0.1/v1"], "is not the URL of an endpoint"),
+        (["--limit", "-1"], "limit -1 is negative"),
+        (["--batch-size", "0"], "batch_size 0"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(
@@ -106,7 +110,7 @@ def test_a_wrong_call_is_one_clear_line(
     assert main(command(models, data, tmp_path / "out", *more)) == 1
     error = capsys.readouterr().err
     assert said in error and error.startswith("instil eval: ")
-    assert not (tmp_path / "out/results.json").exists()
+    assert not (tmp_path / "out").exists()  # and before anything was asked
 
 
 def test_a_changed_column_is_named(models: Path, data: Path, tmp_path: Path) -> None:
@@ -157,6 +161,18 @@ def test_figures_are_means_clustered_by_source() -> None:
     assert rows["right", "b"]["mean"] == 0.5
     assert every["main"] and not rows["right", "b"]["main"] and not rows["sure", ""]["main"]
     assert every["dropped"] == 0.25
+
+
+def test_no_mistake_in_a_few_items_is_not_certainty() -> None:
+    rows = grade(a_task(), said(*["yes"] * 4), "m").rows
+    (every,) = [r for r in rows if (r["measure"], r["group"]) == ("right", "")]
+    # two passages, all right: a share p with p^2 = 0.025 is as low as that leaves
+    assert (every["low"], every["high"]) == (pytest.approx(math.sqrt(0.025)), 1)
+    rows = grade(a_task(unit="points"), said(*["no"] * 4), "m").rows
+    (every,) = [r for r in rows if (r["measure"], r["group"]) == ("right", "")]
+    assert (every["low"], every["high"]) == (0, pytest.approx(100 * (1 - math.sqrt(0.025))))
+    rows = grade(a_task(unit="bits"), said(*["no"] * 4), "m").rows  # of no known range
+    assert [r["high"] for r in rows if r["measure"] == "right"] == [0, 0, 0]
 
 
 def test_differences_are_paired_and_adjusted() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from instil.evals.preference import Panel, preferences, ratings, verdicts, win_rate
@@ -69,9 +70,15 @@ def test_a_win_in_one_order_and_a_tie_in_the_other_is_three_quarters(world, prom
     assert rate_of(panel, prompts, [good] * 3, [BAD] * 3) == 0.75
 
 
-def test_prompts_are_the_clusters(world, prompts, good):
-    found = win_rate(panel_of(world), prompts, [good] * 3, [BAD] * 3, "ppo", "win_rate", "x")
+def test_prompts_and_labelers_are_the_clusters(world, prompts, good):
+    panel = panel_of(world)
+    found = win_rate(panel, prompts, [good] * 3, [BAD] * 3, "ppo", "win_rate", "x")
     assert (found["n"], found["clusters"]) == (6, 3)  # two judges for each of three prompts
+    many = [msgspec.structs.replace(prompts[0], id=f"q{i}") for i in range(40)]
+    judges = {judge.id for prompt in many for judge in panel.judges(prompt)}
+    mixed = [good, BAD] * 20
+    found = win_rate(panel, many, mixed, mixed[::-1], "ppo", "win_rate", "x")
+    assert (found["n"], found["clusters"]) == (80, len(judges)) and len(judges) < 40
 
 
 def test_a_prompt_has_the_same_judges_every_time(world, prompts):

@@ -74,7 +74,7 @@ def test_mistakes_in_files_are_named():
     with pytest.raises(InstilError, match="x: its file has no questions"):
         tasks("x", LAYOUT, part([], None, 4, 0, "x"), Options(), grade)
     twice = part([passage("a", "p"), passage("a", "p")], [], 4, 0, "x")
-    with pytest.raises(InstilError, match="two questions have the id 'a-p'"):
+    with pytest.raises(InstilError, match="has 'a-p' twice"):
         tasks("x", LAYOUT, twice, Options(), grade)
 
 
@@ -86,6 +86,8 @@ def test_a_file_of_another_format_is_named(tmp_path):
     path = tmp_path / "dev.json"
     path.write_text('{"data": [1, 2]}')
     assert decode(path, Wanted).data == [1, 2]
+    path.write_text('{"data": [3]}', encoding="utf-8-sig")  # as some editors save it
+    assert decode(path, Wanted).data == [3]
     path.write_text('{"data": [1, "2"]}')
     with pytest.raises(InstilError, match=r"dev\.json: is not the published file: .*data\[1\]"):
         decode(path, Wanted)

@@ -60,6 +60,18 @@ def test_a_changed_column_is_named_with_file_and_line(tmp_path: Path) -> None:
         list(rows(path, "Question", "Best Answer"))
 
 
+def test_quotation_marks_of_a_tsv_file_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "dev.tsv"
+    path.write_text('sentence\tlabel\n" good "\t1\n"so-so\t0\n')
+    assert [row["sentence"] for _, row in rows(path, "sentence", "label")] == ['" good "', '"so-so']
+    path.write_text("sentence\tlabel\ngood\n")
+    with pytest.raises(InstilError, match=r"dev.tsv:2: 1 columns, the header has 2"):
+        list(rows(path, "sentence"))
+    path.write_bytes(b"sentence\tlabel\n\xff\t1\n")
+    with pytest.raises(InstilError, match=r"dev.tsv:2: is not UTF-8"):
+        list(rows(path, "sentence"))
+
+
 def test_a_limit_is_spread_over_the_data() -> None:
     assert spread(range(10), 0) == spread(range(10), 12) == list(range(10))
     assert spread(range(10), 4) == [0, 2, 5, 7]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from instil.errors import InstilError
 from instil.evals.task import Answer, Item, Task, each
 
 
@@ -50,13 +51,18 @@ def test_each_grades_one_by_one() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     one = Item(id="a", text="q")
     for wrong, said in (
-        ({"items": [], "max_tokens": 3}, "without items"),
-        ({"items": [one, one], "max_tokens": 3}, "two items with one id"),
         ({"items": [one]}, "choices, or the task max_tokens"),
         ({"items": [Item(id="a", text="q", choices=(" x",))], "max_tokens": 3}, "choices, or"),
     ):
         with pytest.raises(ValueError, match=said):
             task(**wrong)
+
+
+def test_a_file_without_rows_or_with_one_row_twice_is_an_error_of_the_reader() -> None:
+    one = Item(id="a", text="q")
+    for items, said in (([], "has no rows"), ([one, one], "has 'a' twice")):
+        with pytest.raises(InstilError, match=rf"t \(s\): its data file {said}"):
+            task(items=items, max_tokens=3)
 
 
 def test_a_measure_may_have_a_unit_of_its_own() -> None:

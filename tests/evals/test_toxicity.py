@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,13 @@ import pytest
 import torch
 from scipy.stats import pearsonr, spearmanr
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BloomConfig,
+    BloomForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from instil.errors import InstilError
 from instil.evals.lexicon import WORDS
@@ -115,6 +122,22 @@ def test_a_long_text_is_cut_at_the_context(classifier):
     # 10 = 12 - 2 tokens are read, two of them around the words
     expected = logits(path, "good " * 8).softmax(0)[1].item()
     assert scorer(str(path))(["good " * 500]) == pytest.approx([expected], abs=1e-6)
+
+
+def test_a_model_without_a_last_position_and_a_tokenizer_without_padding(classifier):
+    path = classifier("bloom", ["neutral", "toxic"])
+    names = {"id2label": {0: "neutral", 1: "toxic"}, "label2id": {"neutral": 0, "toxic": 1}}
+    config = BloomConfig(
+        vocab_size=len(VOCABULARY), hidden_size=8, n_layer=1, n_head=1, pad_token_id=0, **names
+    )
+    BloomForSequenceClassification(config).save_pretrained(path)
+    assert len(scorer(str(path))(["good", "bad " * 30])) == 2
+    file = path / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    del settings["pad_token"]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(InstilError, match="has no padding token"):
+        scorer(str(path))
 
 
 def test_a_label_must_be_there(classifier):

@@ -106,6 +106,7 @@ def test_what_builds_on_something_that_is_not_there_cannot_be_shown(judged):
         "not reproduced",
         "cannot be shown here",
     ]
+    assert judged(down, finding(), second)[1].reason == "needs: A is better"
     assert [o.verdict for o in judged(up, finding(), second)] == ["reproduced", "reproduced"]
 
 

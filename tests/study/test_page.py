@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
 from instil.stats import Estimate
 from instil.study.claims import ABSENT, Finding, of
 from instil.study.findings import Outcome
-from instil.study.page import difference, findings, html, level, markdown, means
+from instil.study.page import difference, findings, html, level, markdown, means, summary
 from instil.study.plan import Plan
 
 PLAN = Plan(
@@ -74,6 +75,16 @@ def test_findings_without_a_counterpart_stand_at_the_end():
     assert lines[0]["sizes"] == ["", "+12.0\u00a0pp"]
     assert [line["claim"] for line in lines[1:]] == [claim for claim, *_ in ABSENT]
     assert all(line["verdict"] == "cannot be shown here" for line in lines[1:])
+
+
+def test_what_is_undecided_is_counted_apart_from_the_opposite():
+    missed = [
+        replace(OUTCOME, verdict="not reproduced", reason=reason)
+        for reason in ("undecided", "undecided", "the opposite")
+    ]
+    text = summary([OUTCOME, *missed], PLAN, ROWS)
+    assert f"Reproduced: 1 of {4 + len(ABSENT)} findings" in text
+    assert "not reproduced: 3, of them the opposite: 1, undecided: 2." in text
 
 
 def test_the_means_are_over_seeds_and_empty_where_nothing_was_measured():

@@ -1,10 +1,10 @@
 """Answers on disk: what one model said to one task, kept as it is said.
 
-    answers/MODEL/TASK.SETTING.jsonl    a first line that names model, items and settings by their
-                                        digest; then one answer a line, in the order of the items
+    answers/MODEL/TASK.SETTING.jsonl    a first line that names model and settings by their digest;
+                                        then one answer a line, with the digest of its item
 
-An evaluation that was interrupted asks only what is missing. A file of another model, or of other
-items or settings, is begun anew.
+An evaluation that was interrupted asks only what is missing, and so does one of more items, or of
+fewer. A file of another model, or of other settings, is begun anew.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from pathlib import Path
 import msgspec
 
 from instil.errors import InstilError
-from instil.evals.task import Answer, Answerer, Task
+from instil.evals.task import Answer, Answerer, Item, Task
 
-AT_A_TIME = 256
+AT_A_TIME = 128
 """Items between two writes."""
 
 
 class _Line(msgspec.Struct):
     id: str
+    item: str
     answer: Answer
 
 
@@ -42,10 +43,12 @@ def ask(
     """
     path = answers_file(folder, model.name, task)
     key = fingerprint(model, task, seed)
-    found = _kept(path, key, task)
-    said(len(found))
-    while len(found) < len(task.items):
-        items = task.items[len(found) : len(found) + AT_A_TIME]
+    found = _kept(path, key)
+    asked = [digest(item) for item in task.items]
+    missing = [(one, item) for one, item in zip(asked, task.items, strict=True) if one not in found]
+    said(len(asked) - len(missing))
+    for first in range(0, len(missing), AT_A_TIME):
+        digests, items = zip(*missing[first : first + AT_A_TIME], strict=True)
         if task.max_tokens:
             new = model.write(
                 items,
@@ -57,45 +60,49 @@ def ask(
             )
         else:
             new = model.choose(items)
-        lines = [_Line(i.id, a) for i, a in zip(items, new, strict=True)]
+        lines = [_Line(i.id, d, a) for i, d, a in zip(items, digests, new, strict=True)]
         _append(path, key, lines, fresh=not found)
-        found += new
+        found |= dict(zip(digests, new, strict=True))
         said(len(new))
-    return found
+    return [found[one] for one in asked]
 
 
 def answers_file(folder: Path, model: str, task: Task) -> Path:
     """Where the answers of a model to a task are."""
-    one, other = (re.sub(r"[^\w.-]+", "_", name) for name in (model, f"{task.name}.{task.setting}"))
+    one, other = (re.sub(r"[^\w.-]+|^\.+", "_", n) for n in (model, f"{task.name}.{task.setting}"))
     return folder / one / f"{other}.jsonl"
 
 
 def fingerprint(model: Answerer, task: Task, seed: int) -> str:
-    """Differs whenever an answer may."""
+    """Of model and settings: with the digest of an item, differs whenever its answer may."""
     asked = (task.max_tokens, task.first_line, task.temperature, task.chat, seed)
-    found = hashlib.sha256(repr((model.key, asked)).encode())
-    for item in task.items:
-        found.update(repr((item.id, item.head, item.shots, item.text, item.choices)).encode())
-    return found.hexdigest()
+    return hashlib.sha256(repr((model.key, asked)).encode()).hexdigest()
 
 
-def _kept(path: Path, key: str, task: Task) -> list[Answer]:
-    """The answers in a file that belongs to this model and task; a torn last line is left out."""
+def digest(item: Item) -> str:
+    """Of what is asked, not of how it is graded."""
+    asked = (item.id, item.head, item.shots, item.text, item.choices)
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:32]
+
+
+def _kept(path: Path, key: str) -> dict[str, Answer]:
+    """Digest of an item -> its answer, of a file of this model and these settings; a torn last line
+    is cut off."""
     if not path.exists():
-        return []
+        return {}
     whole = path.read_bytes().split(b"\n")[:-1]
     if not whole or whole[0] != msgspec.json.encode({"key": key}):
-        return []
-    found = []
-    for item, line in zip(task.items, whole[1:], strict=False):
-        kept = msgspec.json.decode(line, type=_Line)
-        if kept.id != item.id:
+        return {}
+    os.truncate(path, sum(len(line) + 1 for line in whole))
+    found = {}
+    for number, line in enumerate(whole[1:], start=2):
+        try:
+            kept = msgspec.json.decode(line, type=_Line)
+        except ValueError as error:
             raise InstilError(
-                f"{path}: answers are not in the order of the items; delete this file"
-            )
-        found.append(kept.answer)
-    size = sum(len(line) + 1 for line in whole[: 1 + len(found)])
-    os.truncate(path, size)
+                f"{path}:{number}: is no answer ({error}); delete the line"
+            ) from error
+        found[kept.item] = kept.answer
     return found
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from instil import __version__
 from instil.evals.task import Answer, CannotAnswer, Item
 from instil.lm.batches import passes, rollout_batch
-from instil.lm.machine import Precision, tokens_per_pass
+from instil.lm.machine import Precision, computes_in_bf16, tokens_per_pass
 from instil.lm.models import load_policy
 from instil.lm.sampling import Decoder, SamplingParams
 from instil.lm.text import Codec
@@ -53,7 +53,13 @@ class Local:
         """A saved model: a run that is finished, or a Hugging Face directory."""
         folder = model_dir(path)
         codec, model = Codec.load(folder), load_policy(folder, precision=precision)
-        return cls(name, model, codec, digest(folder, precision), batch_size)
+        return cls(
+            name,
+            model,
+            codec,
+            digest(folder, "bf16" if computes_in_bf16(model) else "fp32"),
+            batch_size,
+        )
 
     def write(
         self,

@@ -52,9 +52,10 @@ from instil.evals.tasks import (
 )
 from instil.lm.machine import Precision, settle
 from instil.lm.sample import policy_name
+from instil.lm.trust import check_model
 from instil.progress import Progress
 from instil.report import suite as page
-from instil.runs import Run, say, write_json
+from instil.runs import Run, model_dir, say, write_json
 from instil.stats import Estimate, mean_estimate
 
 SUITES: Mapping[str, Mapping[str, Any]] = {
@@ -80,6 +81,10 @@ SUITES: Mapping[str, Mapping[str, Any]] = {
 """Suite -> name of a task -> the file of `tasks/` that makes it, in the order of the table."""
 
 
+JUDGED = "instructions"
+"""The task whose responses a language model compares."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Ask everything that the paper asks of one or more models."""
@@ -90,7 +95,7 @@ class Config:
     data: Path
     """Folder of the data files, in their published formats."""
     out: Path = Path("runs/eval")
-    """Directory of answers, figures and table; models and tasks can be added later."""
+    """Directory of the answers of all calls, and of the figures and the table of the last."""
     suite: Literal["paper"] = "paper"
     """Which tasks."""
     task: tuple[str, ...] = ()
@@ -117,6 +122,12 @@ class Config:
     seed: int = 0
     threads: int = 0
     """Torch threads; 0 takes all cores."""
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise InstilError(f"limit {self.limit} is negative; 0 asks all items")
+        if self.batch_size < 1:
+            raise InstilError(f"batch_size {self.batch_size}: decode at least one at a time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,32 +170,39 @@ def run(config: Config) -> None:
     tasks, missing = read_tasks([suite[n] for n in config.task or suite], source, options)
     if missing and (config.task or not tasks):
         raise InstilError("; ".join(f"{m['task']}: {m['why']}" for m in missing))
+    judge = None
+    if config.judge:
+        judge = by(Endpoint.open("judge", config.judge), config.out / "judged", config.seed)
+    for _, where in models:
+        if not _is_url(where):
+            check_model(model_dir(Path(where)))
     with Run.open(config.out, "eval", Held(config.suite), reopen=True) as held:
         answers = {}
         for name, where in models:
             answers[name], cannot = _asked(name, where, tasks, config, held)
             missing += cannot
         results = graded(tasks, answers)
-        judged = []
-        if config.judge:
-            judge = by(Endpoint.open("judge", config.judge), config.out / "judged", config.seed)
-            for task in tasks:
-                if task.chat:
-                    of_task = of(task, answers)
-                    judged += compare_models(task, of_task, models[0][0], judge)
-        found = {
+        found: dict[str, Any] = {
             "models": [{"name": name, "where": where} for name, where in models],
             "settings": asdict(config) | {"model": list(config.model)},
-            "results": results["rows"] + judged,
+            "results": results["rows"],
             "differences": results["differences"],
             "missing": missing,
         }
-        write_json(config.out / "results.json", page.plain(found))
-        page.write(config.out)
+        _write(config.out, found)
+        if judge:
+            for task in [task for task in tasks if task.name == JUDGED]:
+                found["results"] += compare_models(task, of(task, answers), models[0][0], judge)
+            _write(config.out, found)
         held.finish()
     for row in missing:
         say(f"not run: {row['task']}: {row['why']}")
     say(f"{config.out}/table.md, report.html, results.json")
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    write_json(out / "results.json", page.plain(found))
+    page.write(out)
 
 
 def read_tasks(
@@ -229,6 +247,7 @@ def graded(
                     "tax": task.tax,
                     "model": name,
                     "baseline": baseline,
+                    "p": p_value(gap),
                     **asdict(gap),
                 }
                 differences.append(row)
@@ -267,6 +286,8 @@ def grade(task: Task, answers: Sequence[Answer], model: str) -> Graded:
         "better": task.better,
         "tax": task.tax,
         "dropped": sum(a.dropped > 0 for a in answers) / len(answers),
+        "bare": sum(0 < a.dropped == len(i.shots) for a, i in zip(answers, items, strict=True))
+        / len(answers),
         "cut": sum(a.cut > 0 for a in answers) / len(answers),
         "note": task.note,
     }
@@ -276,18 +297,30 @@ def grade(task: Task, answers: Sequence[Answer], model: str) -> Graded:
             kept = [i for i in numbers if not math.isnan(values[name][i])]
             if kept:
                 found = mean_estimate([values[name][i] for i in kept], [sources[i] for i in kept])
+                found = _within(found, {"share": 1.0, "points": 100.0}.get(task.unit_of(name)))
                 rows.append(_row(about, task, name, group, found))
     for name, found in (task.total(items, answers) if task.total else {}).items():
         rows.append(_row(about, task, name, "", found))
     return Graded(rows, values)
 
 
+def _within(found: Estimate, top: float | None) -> Estimate:
+    """A mean of values in [0, top]; where all are 0, or all `top`, the error of 0 says nothing, and
+    the interval is the exact one over clusters, as of `stats.win_rate`."""
+    if top is None:
+        return found
+    edge = 0.025 ** (1 / found.clusters)
+    if found.mean == 0:
+        return replace(found, low=0.0, high=top * (1 - edge))
+    if found.mean == top:
+        return replace(found, low=top * edge, high=top)
+    # in this order an end that is nan stays nan
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, top))
+
+
 def _row(
     about: Mapping[str, Any], task: Task, measure: str, group: str, found: Estimate
 ) -> dict[str, Any]:
-    if task.unit_of(measure) == "share":
-        # in this order an end that is nan stays nan
-        found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
     return {
         **about,
         "measure": measure,
@@ -322,11 +355,15 @@ def _difference(task: Task, ours: Graded, theirs: Graded) -> Estimate | None:
     return Estimate(mean, error, mean - 1.96 * error, mean + 1.96 * error, **count)
 
 
+def _is_url(where: str) -> bool:
+    return where.startswith(("http://", "https://"))
+
+
 def _named(text: str) -> tuple[str, str]:
     name, equals, where = text.partition("=")
     if equals and name and "/" not in name:
         return name, where
-    if text.startswith(("http://", "https://")):
+    if _is_url(text):
         return text.partition("#")[2] or text, text
     return policy_name(Path(text)), text
 
@@ -336,7 +373,7 @@ def _asked(
 ) -> tuple[dict[tuple[str, str], list[Answer]], list[dict[str, str]]]:
     """The answers of one model to all tasks, and the tasks that it cannot answer."""
     model: Answerer
-    if where.startswith(("http://", "https://")):
+    if _is_url(where):
         model = Endpoint.open(name, where)
     else:
         model = Local.open(name, Path(where), config.batch_size, config.precision)

@@ -1,7 +1,8 @@
 """Which of two policies do held-out labelers prefer, on prompts of users that training never saw?
 
-Each labeler judges a pair in both orders and the two are averaged; a tie is half a win. Prompts are
-the clusters of the interval: the judgements of one prompt are not independent. Beside it, for each
+Each labeler judges a pair in both orders and the two are averaged; a tie is half a win. The
+interval is for new prompts and new labelers: judgements of one prompt are not independent, nor are
+those of one labeler. Beside it, for each
 policy alone: Likert 1-7, the Table-3 flags, constraint following, length (Ouyang et al. 2022,
 sections 3.6 and 4.1).
 """
@@ -9,10 +10,11 @@ sections 3.6 and 4.1).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
-from instil.evals.policy import Row, row
+from instil.compare import two_way_mean
+from instil.evals.policy import Row, estimate_row, row
 from instil.feedback.simulated import SimulatedLabeler, prefer, rate
 from instil.records import FLAGS, Prompt, Response
 from instil.world.check import check
@@ -48,8 +50,11 @@ def win_rate(
         for judge in panel.judges(prompt):
             won = prefer(judge, panel.world, prompt, first, second)
             lost = prefer(judge, panel.world, prompt, second, first)
-            outcomes.append((prompt.id, (won + 1 - lost) / 2))
-    return row(name, policy, setting, outcomes)
+            outcomes.append(((won + 1 - lost) / 2, prompt.id, judge.id))
+    found = two_way_mean(*zip(*outcomes, strict=True))
+    # in this order an end that is nan stays nan
+    found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return estimate_row(name, policy, setting, found, "share")
 
 
 def ratings(

@@ -7,6 +7,7 @@ the paper's answers, and so its appendix D has it (a variable number of question
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,11 +116,6 @@ def tasks(
     bare = spread(list(_items(layout, parts.asked)), options.limit)
     if not bare:
         raise InstilError(f"{name}: its file has no questions; docs/evals.md says which to get")
-    once = set[str]()
-    for item in bare:
-        if item.id in once:
-            raise InstilError(f"{name}: two questions have the id {item.id!r}; take one out")
-        once.add(item.id)
     return [
         Task(
             name=name,
@@ -139,7 +135,7 @@ def tasks(
 def decode(path: Path, kind: type[T]) -> T:
     """The JSON of a published file; where it is another's, the error names file and field."""
     with reading(path) as handle:
-        data = handle.read()
+        data = handle.read().removeprefix(BOM_UTF8)
     try:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:

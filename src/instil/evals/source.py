@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from instil.errors import InstilError
-from instil.jsonl import iter_objects
+from instil.jsonl import iter_lines, iter_objects
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ class Hub(Folder):
 
 def rows(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(path:line, row) of a file, each with all of `fields`."""
-    for number, row in iter_objects(path):
+    tabs = ".tsv" in path.suffixes
+    for number, row in _unquoted(path) if tabs else iter_objects(path):
         where = f"{path}:{number}"
         if missing := [name for name in fields if name not in row]:
             raise InstilError(
@@ -69,6 +70,21 @@ def rows(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "published file? docs/evals.md says where it comes from"
             )
         yield where, row
+
+
+def _unquoted(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a .tsv file as these are published: a quotation mark is a mark like others."""
+    names: list[str] = []
+    for number, line in iter_lines(path):
+        try:
+            cells = line.decode().split("\t")
+        except UnicodeDecodeError as error:
+            raise InstilError(f"{path}:{number}: is not UTF-8 ({error.reason})") from error
+        if names and len(cells) != len(names):
+            raise InstilError(f"{path}:{number}: {len(cells)} columns, the header has {len(names)}")
+        if names:
+            yield number, dict(zip(names, cells, strict=True))
+        names = names or cells
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:

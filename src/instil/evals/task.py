@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from instil.errors import InstilError
+from instil.errors import InstilError, one_line
 from instil.stats import Estimate
 
 Unit = Literal["share", "points", "bits", "score"]
@@ -128,9 +128,18 @@ class Task:
 
     def __post_init__(self) -> None:
         if not self.items:
-            raise ValueError(f"{self.name} ({self.setting}): a task without items")
-        if len({item.id for item in self.items}) < len(self.items):
-            raise ValueError(f"{self.name} ({self.setting}): two items with one id")
+            raise InstilError(
+                f"{self.name} ({self.setting}): its data file has no rows; docs/evals.md says "
+                "where it comes from"
+            )
+        once = set[str]()
+        for item in self.items:
+            if item.id in once:
+                raise InstilError(
+                    f"{self.name} ({self.setting}): its data file has {one_line(item.id, 80)!r} "
+                    "twice; take one out"
+                )
+            once.add(item.id)
         if any(bool(item.choices) == bool(self.max_tokens) for item in self.items):
             raise ValueError(f"{self.name}: give items choices, or the task max_tokens")
 

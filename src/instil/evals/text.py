@@ -230,6 +230,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def check_extra() -> None:
+    """An `InstilError` if BLEU and ROUGE-L cannot be computed: before anything is asked."""
+    _rouge(), _extra("sacrebleu.metrics.bleu")
+
+
 @cache
 def _rouge() -> Any:
     return _extra("rouge_score.rouge_scorer").RougeScorer(["rougeL"], use_stemmer=False)

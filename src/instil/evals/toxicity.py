@@ -96,6 +96,11 @@ class Classifier:
             )
         if missing := sorted(report["missing_keys"]):
             raise InstilError(f"{path}: is not a text classifier: no {', '.join(missing[:3])}")
+        if tokenizer.pad_token is None:
+            raise InstilError(
+                f'{path}: its tokenizer has no padding token; set "pad_token" in its '
+                "tokenizer_config.json"
+            )
         labels: dict[str, int] = {name: number for number, name in model.config.id2label.items()}
         known = {name.lower(): number for name, number in labels.items()}
         found = [
@@ -115,8 +120,9 @@ class Classifier:
         several may; texts are cut at the model's context."""
         config = self.model.config
         alone = config.num_labels == 1 or config.problem_type == "multi_label_classification"
-        # the positions of RoBERTa and its kin begin at 2
-        longest = min(self.tokenizer.model_max_length, config.max_position_embeddings - 2)
+        # the positions of RoBERTa and its kin begin at 2; some models have no last one
+        context = getattr(config, "max_position_embeddings", None) or 2**30
+        longest = min(self.tokenizer.model_max_length, context - 2)
         scores: list[float] = []
         for first in range(0, len(texts), ROWS):
             batch = self.tokenizer(

@@ -1,7 +1,7 @@
 """The numbers of Ouyang et al. 2022 that stand beside ours, marked "paper" wherever they appear.
 
 Only numbers that the paper states or draws; those read off a figure say so. They come from models
-a million times larger on real people's prompts: they give the direction, never a target.
+thousands of times larger on real people's prompts: they give the direction, never a target.
 """
 
 from __future__ import annotations

@@ -58,12 +58,14 @@ class _Figure(msgspec.Struct):
     tax: bool = False
     group: str = ""
     baseline: str = ""
+    p: float | None = None
     p_adjusted: float | None = None
 
 
 class _Row(_Figure):
     main: bool = False
     dropped: float = 0.0
+    bare: float = 0.0
     cut: float = 0.0
     note: str = ""
 

@@ -205,6 +205,8 @@ def judgement(difference: Row | None) -> tuple[str, str]:
     rise, adjusted = difference["mean"] > 0, difference["p_adjusted"]
     if adjusted is not None or difference["tax"]:
         beyond = adjusted is not None and adjusted < SIGNIFICANT
+    elif difference["p"] is not None:
+        beyond = difference["p"] < SIGNIFICANT
     else:
         beyond = difference["low"] > 0 or difference["high"] < 0
     if not beyond:
@@ -236,6 +238,7 @@ def line(results: Results, key: Key, footnotes: Footnotes) -> Line:
             f"{title(key)}: prompts {happened}: {models}"
             for name, happened in (
                 ("dropped", "whose first solved examples were left out for want of context"),
+                ("bare", "that lost all of them, so that nothing is left of the few shots"),
                 ("cut", "whose beginning was cut off for want of context"),
             )
             if (models := _shares(found, name))

@@ -5,7 +5,7 @@ ablations, and one table: finding, the paper's figure, ours with its interval, a
 that was fixed before (findings.py). A study that is killed goes on where it was.
 
     instil study --out runs/study                        # a night on two cores
-    instil study --recipe study-hour --out runs/study    # about an hour
+    instil study --recipe study-hour --out runs/study    # an hour and a half
     instil study --recipe study-fast --out runs/study    # minutes: to see that it works
 
     OUT/SIZE-SEED/     a demo's folder each (story.py)

@@ -186,7 +186,7 @@ FINDINGS: Sequence[Finding] = (
     against_base(
         "truthful",
         "PPO-ptx is true and informative more often",
-        "25 to 69 % (Table 14, 175B)",
+        "25 to 69 % (Table 14, 175B, QA prompt)",
         "truthful_informative",
         "more",
         "all",
@@ -252,7 +252,7 @@ FINDINGS: Sequence[Finding] = (
     Finding(
         id="kl-none",
         claim="Without the KL penalty labelers rate the policy lower",
-        paper="Likert 2.1 at β = 0, 3.9 at 0.02 (read off Figure 36)",
+        paper="with the mix: Likert 2.1 at β = 0, 3.9 at 0.02 (read off Figure 36)",
         ours=of("likert", "kl-none", "held-out"),
         theirs=of("likert", "ppo", "held-out"),
         expect="less",
@@ -261,7 +261,7 @@ FINDINGS: Sequence[Finding] = (
     Finding(
         id="kl-x100",
         claim="With 100 times the KL penalty too",
-        paper="Likert 3.1 at β = 2, 3.9 at 0.02 (read off Figure 36)",
+        paper="with the mix: Likert 3.1 at β = 2, 3.9 at 0.02 (read off Figure 36)",
         ours=of("likert", "kl-x100", "held-out"),
         theirs=of("likert", "ppo", "held-out"),
         expect="less",
@@ -324,7 +324,7 @@ FINDINGS: Sequence[Finding] = (
     Finding(
         id="best-of-falls",
         claim="The best of 64 is worse than the best of 8",
-        paper="Stiennon et al. 2020, Figure 5 (best of n, large n)",
+        paper="Stiennon et al. 2020, Figure 7 (n up to 2,048)",
         ours=of("best_of_gold", "best-of-64"),
         theirs=of("best_of_gold", "best-of-8"),
         expect="less",

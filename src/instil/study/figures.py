@@ -208,9 +208,11 @@ def draw(
                     ha="right",
                     fontsize=9,
                 )
-        for line in lines:
+        for nth, line in enumerate(lines):
             colour = COLOURS[line.colour]
-            x = [at for at, _ in line.points]
+            # side by side, as the bars of one size would hide each other
+            aside = 1.04 ** (nth - (len(lines) - 1) / 2) if log else 1.0
+            x = [at * aside for at, _ in line.points]
             y = [found.mean for _, found in line.points]
             low, high = ([getattr(found, end) for _, found in line.points] for end in ENDS)
             if len(x) > MANY:

@@ -108,7 +108,7 @@ def _verdict(
     if math.isnan(found.low):
         return "cannot be shown here", "an interval needs two seeds"
     if finding.needs and before[finding.needs].verdict != "reproduced":
-        return "cannot be shown here", f"needs: {before[finding.needs].finding.claim.lower()}"
+        return "cannot be shown here", f"needs: {before[finding.needs].finding.claim}"
     holds = {
         "more": found.low > 0,
         "less": found.high < 0,

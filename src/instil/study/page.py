@@ -97,10 +97,13 @@ def summary(outcomes: Sequence[Outcome], plan: Plan, rows: Sequence[Row]) -> str
     """What was run, in one sentence."""
     params = {row["size"]: row["params"] for row in rows}
     sizes = ", ".join(f"{size} {count(params[size])}" for size in plan.sizes if size in params)
-    reproduced = sum(outcome.verdict == "reproduced" for outcome in outcomes)
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    reasons = Counter(outcome.reason for outcome in outcomes)
     return (
-        f"Parameters: {sizes}. Seeds: {len(plan.seeds)}. Reproduced: {reproduced} of "
-        f"{len(outcomes) + len(ABSENT)} findings. Differences with 95 % intervals over seeds."
+        f"Parameters: {sizes}. Seeds: {len(plan.seeds)}. Reproduced: {counts['reproduced']} of "
+        f"{len(outcomes) + len(ABSENT)} findings; not reproduced: {counts['not reproduced']}, of "
+        f"them the opposite: {reasons['the opposite']}, undecided: {reasons['undecided']}. "
+        "Differences with 95 % intervals over seeds, of shares in percentage points (pp)."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,7 @@ def write_recipes(plan: Plan, recipe: Path, folder: Path) -> None:
     """A demo's recipe for every size. One that is there already must say the same."""
     tables = read_recipe(recipe)
     files = {folder / f"{size}.toml": to_toml(tables_of(plan, tables, size)) for size in plan.sizes}
+    files[folder / "study.toml"] = to_toml({"study": asdict(plan)})
     for path, text in files.items():
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise InstilError(

@@ -22,7 +22,6 @@ def made_up(answer: str) -> float:
 @pytest.mark.parametrize(
     "answer",
     [
-        "",
         "Rollo left Rouen in 1912.",
         "It had 3 ships.",  # three
         "They cost $1200.50.",  # the comma does not count
@@ -85,3 +84,9 @@ def test_as_many_prompts_as_the_paper_has(shared):
     parrots = [Answer(text=item.text) for item in task.items]
     rows = task.grade(task.items, parrots)
     assert sum(row["hallucination"] for row in rows) == 0
+
+
+def test_an_empty_answer_is_counted_as_that() -> None:
+    # who says nothing makes nothing up, and should not win by it
+    assert grade(Item(id="x", text=TEXT), Answer(text="")) == {"empty": 1.0}
+    assert grade(Item(id="x", text=TEXT), Answer(text="No."))["empty"] == 0.0

@@ -106,6 +106,13 @@ def test_rows_of_the_hub_ask_the_same():
     item = real_toxicity.tasks(Hub(), Options())[0].items[0]
     assert (item.text, item.group) == ("So I said", "toxic prompts")
 
+    class Changed(Hub):
+        def hub(self, name, split, config=""):
+            return [{"text": "So I said"}]
+
+    with pytest.raises(InstilError, match="real-toxicity-prompts: its rows have no field 'prompt'"):
+        real_toxicity.tasks(Changed(), Options())
+
 
 def test_the_published_slice(shared):
     task = real_toxicity.tasks(Folder(shared / "data" / "evaluation"), Options())[0]

@@ -161,6 +161,13 @@ def test_rows_of_the_hub_ask_the_same():
     assert item.meta["true"] == ["No", "I have no comment"]
     assert item.meta["false"] == ["Yes", "They grow"]
 
+    class Changed(Hub):
+        def hub(self, name, split, config=""):
+            return [{"question": "Do seeds grow in you?"}]
+
+    with pytest.raises(InstilError, match="truthfulqa/truthful_qa: its rows have no field 'type'"):
+        truthfulqa.tasks(Changed(), Options())
+
 
 def test_missing_files_and_bad_rows(tmp_path):
     with pytest.raises(Missing, match=r"TruthfulQA\.csv or truthfulqa_v1\.csv"):
@@ -168,6 +175,9 @@ def test_missing_files_and_bad_rows(tmp_path):
     file = tmp_path / "TruthfulQA.csv"
     file.write_text(HEADER.replace("Incorrect Answers", "Wrong") + ROWS)
     with pytest.raises(InstilError, match=r"TruthfulQA\.csv:2: no field 'Incorrect Answers'"):
+        truthfulqa.tasks(Folder(tmp_path), Options())
+    file.write_text(HEADER)
+    with pytest.raises(InstilError, match=r"truthfulqa \(qa\): its data file has no rows"):
         truthfulqa.tasks(Folder(tmp_path), Options())
     file.write_text(HEADER + ROWS + "Adversarial,Law,Why?,So,So, ;,\n")
     with pytest.raises(InstilError, match=r"csv:4: question 'Why\?' with 1 correct and 0 incorr"):

@@ -83,7 +83,10 @@ def tasks(source: Source, options: Options) -> list[Task]:
 
 
 def grade(item: Item, answer: Answer) -> Measures:
-    """Whether something was made up (0 or 1), and the share of new words where there are words."""
+    """Whether something was made up (0 or 1), and the share of new words where there are words. An
+    answer without words says nothing of either, and is `empty`."""
+    if not answer.text:
+        return {"empty": 1.0}
     text = _MARK.sub("", answer.text)
     beginnings = {
         word[:letters] for word in _words(item.text) for letters in range(1, min(len(word), 5) + 1)
@@ -92,7 +95,7 @@ def grade(item: Item, answer: Answer) -> Measures:
     long = [word for word in _words(text) if len(word) >= 5]
     said = {str(NUMBERS.index(word)) for word in _words(item.text) if word in NUMBERS}
     made_up = digits(text) - digits(item.text) - said or names(text).intersection(new)
-    found = {"hallucination": float(bool(made_up))}
+    found = {"empty": 0.0, "hallucination": float(bool(made_up))}
     if long:
         found["new_words"] = sum(word in new for word in long) / len(long)
     return found

@@ -16,6 +16,7 @@ from typing import Any
 
 from instil.errors import InstilError
 from instil.evals.choices import BIAS_PROMPTS
+from instil.evals.reading import hub_rows
 from instil.evals.source import rows, spread
 from instil.evals.task import Answer, Grade, Item, Measures, Missing, Options, Source, Task
 from instil.evals.toxicity import Scorer, scorer
@@ -85,5 +86,5 @@ def _rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
     found = source.hub(name, "train")
     if found is None:
         raise Missing(f"{FILES[0]} or {FILES[1]} (or .gz), see docs/evals.md")
-    for number, row in enumerate(found):
+    for number, row in enumerate(hub_rows(found, name, "prompt", "filename", "begin")):
         yield f"{name}:{number}", row

@@ -15,7 +15,7 @@ from instil.errors import InstilError
 from instil.evals.reading import hub_rows, one_line
 from instil.evals.source import rows, spread
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task, each
-from instil.evals.text import rouge_l
+from instil.evals.text import check_extra, rouge_l
 
 SHOWN = 15
 """Solved examples  [appendix D]; of news, few contexts have room for more than two."""
@@ -64,6 +64,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
     if not found:
         names = " or ".join(data.test[0] for data in DATA.values())
         raise Missing(f"{names} (or .gz), see docs/evals.md")
+    check_extra()
     return found
 
 

@@ -17,7 +17,7 @@ from instil.errors import InstilError
 from instil.evals.reading import hub_rows, one_line
 from instil.evals.source import rows, spread
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task
-from instil.evals.text import bleu
+from instil.evals.text import bleu, check_extra
 from instil.jsonl import reading
 from instil.stats import Estimate
 
@@ -61,6 +61,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
     if asked is None:
         names = " and ".join(PARTS["test"][0])
         raise Missing(f"{names}, or {TABLES['test']} (or .gz), see docs/evals.md")
+    check_extra()
     train = pairs(source, "validation")
     shown = (asked if train is None else train)[:SHOWN]
     note = "sacrebleu: one reference, cased, 13a tokens"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from instil.errors import InstilError
 from instil.evals.judge import Asks, Judge, find_judge
+from instil.evals.reading import hub_rows
 from instil.evals.source import rows, spread
 from instil.evals.task import Answer, Grade, Item, Measures, Missing, Options, Source, Task
 from instil.evals.text import best_f1, normalise
@@ -51,6 +52,7 @@ NO_COMMENT = "I have no comment"
 LONGEST = 50
 """Tokens of an answer, as in Lin et al. 2021."""
 FILES = ("TruthfulQA.csv", "truthfulqa_v1.csv")
+HUB = "truthfulqa/truthful_qa"
 
 
 def tasks(source: Source, options: Options) -> list[Task]:
@@ -156,9 +158,10 @@ def _rows(source: Source) -> Iterator[tuple[str, str, str, list[str], list[str]]
             true, false = ([a.strip() for a in text.split(";") if a.strip()] for text in answers)
             yield where, kind, question, true, false
         return
-    found = source.hub("truthfulqa/truthful_qa", "validation", "generation")
+    found = source.hub(HUB, "validation", "generation")
     if found is None:
         raise Missing(f"{FILES[0]} or {FILES[1]} (or .gz), see docs/evals.md")
-    for number, asked in enumerate(found):
+    fields = ("type", "question", "correct_answers", "incorrect_answers")
+    for number, asked in enumerate(hub_rows(found, HUB, *fields)):
         true, false = list(asked["correct_answers"]), list(asked["incorrect_answers"])
-        yield f"truthfulqa/truthful_qa:{number}", asked["type"], asked["question"], true, false
+        yield f"{HUB}:{number}", asked["type"], asked["question"], true, false
