@@ -205,7 +205,7 @@ def judgement(difference: Row | None) -> tuple[str, str]:
     rise, adjusted = difference["mean"] > 0, difference["p_adjusted"]
     if adjusted is not None or difference["tax"]:
         beyond = adjusted is not None and adjusted < SIGNIFICANT
-    elif difference["p"] is not None:
+    elif difference.get("p") is not None:
         beyond = difference["p"] < SIGNIFICANT
     else:
         beyond = difference["low"] > 0 or difference["high"] < 0
