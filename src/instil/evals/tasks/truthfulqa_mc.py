@@ -4,8 +4,9 @@ MC1  whether the one best answer is likelier than every false one, by total logp
 MC2  the share of probability of the true answers, among all answers
 
 All answers are scored once: those of MC1 are among those of MC2. The prompts are those of the
-paper's TruthfulQA (appendix D); with "qa", the six pairs of Lin et al., text and figures are those
-of lm-evaluation-harness.
+paper's TruthfulQA (appendix D) but for one line break between question and answer in the place of
+two: so, with "qa" (the six pairs of Lin et al.), text and figures are those of
+lm-evaluation-harness.
 """
 
 from __future__ import annotations
