@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import re
 from pathlib import Path
 
@@ -38,3 +40,13 @@ def test_tests_and_commands_that_are_named_exist(page):
 def test_every_command_is_on_some_page():
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert not [name for name in COMMANDS if f"instil {name}" not in text]
+
+
+def test_the_checksums_of_the_evaluation_data_are_those_of_the_files(shared):
+    text = (ROOT / "docs/evals.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\b[0-9a-f]{16}\b", text))
+    found = {
+        hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()[:16]
+        for path in (shared / "data/evaluation").rglob("*.gz")
+    }
+    assert len(named) > 10 and named <= found
