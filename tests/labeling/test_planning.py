@@ -261,3 +261,15 @@ def test_the_content_hash_knows_what_is_asked_and_no_more(tmp_path_factory, orde
         file.write_text(file.read_text().replace("0 1.", "0 one."))
     after = planning.content_hash(other, planning.read(other, prompts, [file]))
     assert (before == after) == (change == "name")
+
+
+def test_an_endless_id_is_not_repeated_whole(tmp_path):
+    asked, answers = tmp_path / "prompts.jsonl", tmp_path / "responses.jsonl"
+    write_records(asked, [Prompt(id="p", text="?", split="train")])
+    write_records(answers, [Response(id="r", prompt_id="x" * 1_000_000, text="t", policy="m")])
+    plan = Plan(name="b", kind="ranking", purpose="training", quota_training=1)
+    with pytest.raises(
+        InstilError, match=r"responses.jsonl:1: prompt_id: 'x+…' is not in"
+    ) as found:
+        planning.read(plan, asked, [answers])
+    assert len(str(found.value)) < 500

@@ -18,7 +18,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from instil.errors import InstilError, nearest
+from instil.errors import InstilError, nearest, one_line
 from instil.jsonl import content_id, iter_lines, iter_records
 from instil.labeling.blind import names_author
 from instil.records import Demonstration, Kind, Prompt, Purpose, Response, Split
@@ -187,7 +187,9 @@ def _asked(plan: Plan, path: Path | None, left_out: Counter[str]) -> dict[str, P
     for place, prompt in enumerate(iter_records(path, Prompt, LONGEST)):
         _refuse_nul(prompt, path, place)
         if prompt.id in asked:
-            raise InstilError(f"{_where(path, place)}: id: prompt {prompt.id!r} occurs twice")
+            raise InstilError(
+                f"{_where(path, place)}: id: prompt {one_line(prompt.id, 80)!r} occurs twice"
+            )
         asked[prompt.id] = prompt if prompt.split in splits else None
         if prompt.split not in splits:
             left_out[f"prompts of split {prompt.split or 'train'}"] += 1
@@ -206,11 +208,13 @@ def _answers(
             _refuse_nul(response, path, place)
             if response.id in seen:
                 raise InstilError(
-                    f"{_where(path, place)}: id: response {response.id!r} occurs twice"
+                    f"{_where(path, place)}: id: response {one_line(response.id, 80)!r} occurs "
+                    "twice"
                 )
             if response.prompt_id not in asked:
                 raise InstilError(
-                    f"{_where(path, place)}: prompt_id: {response.prompt_id!r} is not in {prompts}"
+                    f"{_where(path, place)}: prompt_id: {one_line(response.prompt_id, 80)!r} is "
+                    f"not in {prompts}"
                 )
             if plan.purpose == "evaluation" and not response.policy:
                 raise InstilError(
