@@ -330,6 +330,9 @@ def test_two_tabs_are_asked_which_version_stands(show: Any, site: Any, keep: str
     assert "A (5)" in other.inner_text("#conflict-theirs")
     assert "A (1)" in other.inner_text("#conflict-mine")
     other.click(f"#conflict [value={keep}]")
+    # a dialog tells that it was closed a moment after it was
+    other.wait_for_selector("#conflict", state="hidden")
+    other.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
     assert tiers(other) == ([["B"], ["A"]] if keep == "mine" else [["A"], ["B"], ["C", "D"]])
     if keep == "mine":
         with other.expect_response(lambda r: r.url.endswith("/draft") and r.status == 200):
