@@ -15,7 +15,6 @@ from instil.compare import (
     p_value,
     paired_difference,
     two_way_mean,
-    two_way_win_rate,
 )
 from instil.stats import Estimate, mean_estimate, win_rate
 
@@ -58,16 +57,6 @@ def test_one_labeler_says_nothing_of_others():
 def test_every_value_has_a_prompt_and_a_labeler():
     with pytest.raises(ValueError):
         two_way_mean([1, 2], ["p", "q"], ["ann"])
-
-
-def test_two_way_win_rate_stays_in_range_and_a_sweep_is_exact():
-    found = two_way_win_rate([1, 1, 0.5, 0], PROMPTS, LABELERS)
-    assert (found.mean, found.low, found.high) == (0.625, 0.0, 1.0)
-    swept = two_way_win_rate([1] * 6, list("pqrstu"), ["ann", "bob"] * 3)
-    # two labelers: 0.025^(1/2), not the sixth root
-    assert (swept.low, swept.high) == (pytest.approx(0.158114, abs=1e-6), 1.0)
-    with pytest.raises(ValueError, match=r"outcomes \[2\.0\]"):
-        two_way_win_rate([2], ["p"], ["ann"])
 
 
 def test_a_paired_difference_takes_out_what_both_find_hard():

@@ -34,6 +34,7 @@ from instil.stats import (
     student_t,
     train_flops,
     win_rate,
+    within,
 )
 
 
@@ -234,6 +235,18 @@ def test_kendall_tau_b_with_and_without_ties():
 @pytest.mark.parametrize("freedom", [*range(1, 60), 999, 1000, 1001, 10**6])
 def test_the_quantile_of_student_t_is_that_of_scipy(freedom):
     assert student_t(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=2e-12)
+
+
+def test_an_interval_stays_within_its_scale_and_says_something_at_its_ends():
+    # three clusters that all say 7 of 1 to 7: 1 + 6 * 0.025^(1/3)
+    found = within(mean_estimate([7, 7, 7]), 1, 7)
+    assert (found.low, found.high) == (pytest.approx(2.754411, abs=1e-6), 7)
+    down = within(mean_estimate([-1, -1, -1]), -1, 1)
+    assert (down.low, down.high) == (-1, pytest.approx(1 - 2 * 0.025 ** (1 / 3)))
+    assert within(mean_estimate([1, 7]), 1, 7).low == 1
+    free = mean_estimate([3, 4, 5, 4])
+    assert within(free, 1, 7) == free
+    assert math.isnan(within(mean_estimate([3, 4], "pp"), 1, 7).low)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))

@@ -45,21 +45,6 @@ def two_way_mean(values: ArrayLike, prompts: Clusters, labelers: Clusters) -> Es
     return replace(fewer, stderr=stderr, low=fewer.mean - half, high=fewer.mean + half)
 
 
-def two_way_win_rate(outcomes: ArrayLike, prompts: Clusters, labelers: Clusters) -> Estimate:
-    """`stats.win_rate` of `outcomes` (n,) with the interval of `two_way_mean`, cut to [0, 1].
-
-    A clean sweep has the exact interval over prompts or over labelers, whichever are fewer.
-    """
-    sweep = min(
-        (win_rate(outcomes, clusters) for clusters in (prompts, labelers)),
-        key=lambda found: found.clusters,
-    )
-    if sweep.mean in (0, 1):
-        return sweep
-    found = two_way_mean(outcomes, prompts, labelers)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-
-
 def paired_difference(
     ours: ArrayLike, theirs: ArrayLike, clusters: Clusters | None = None
 ) -> Estimate:

@@ -110,24 +110,31 @@ def bootstrap(
     return float(low), float(high)
 
 
+def within(found: Estimate, least: float, most: float) -> Estimate:
+    """`found`, a mean of values from `least` to `most`, with its interval cut to that.
+
+    If all values are at one end the standard error is 0 and says nothing; the interval is then the
+    exact binomial one over clusters: from 0.025^(1/G) of the way up to `most`, or as far down.
+    """
+    edge, width = 0.025 ** (1 / found.clusters), most - least
+    if found.mean == most:
+        return replace(found, low=least + edge * width, high=most)
+    if found.mean == least:
+        return replace(found, low=least, high=most - edge * width)
+    # in this order an end that is nan stays nan
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
+
+
 def win_rate(outcomes: ArrayLike, clusters: Clusters | None = None) -> Estimate:
     """The mean of `outcomes` (n,): 1 for a win, 0.5 for a tie, 0 for a loss.
 
-    The interval is that of `mean_estimate`, cut to [0, 1]. If all outcomes are wins (or losses)
-    the standard error is 0 and says nothing; the interval is then the exact binomial one over
-    clusters, [0.025^(1/G), 1] for wins. Raises ValueError for any other outcome.
+    The interval is that of `mean_estimate`, `within` 0 and 1. Raises ValueError for any other
+    outcome.
     """
     x = np.asarray(outcomes, dtype=float)
     if odd := sorted(set(x.tolist()) - {0.0, 0.5, 1.0}):
         raise ValueError(f"outcomes {odd[:5]}: an outcome is 0 (loss), 0.5 (tie) or 1 (win)")
-    found = mean_estimate(x, clusters)
-    edge = 0.025 ** (1 / found.clusters)
-    if found.mean == 1:
-        return replace(found, low=edge, high=1.0)
-    if found.mean == 0:
-        return replace(found, low=0.0, high=1 - edge)
-    # in this order an end that is nan stays nan
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    return within(mean_estimate(x, clusters), 0.0, 1.0)
 
 
 def agreement(rankings: Rankings) -> Estimate:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from instil.errors import InstilError
-from instil.evals.reading import Layout, Passage, Question, decode, hub_rows, one_line, part, tasks
+from instil.evals.reading import Layout, Passage, Question, decode, one_line, part, tasks
+from instil.evals.source import hub_rows
 from instil.evals.task import Options
 
 LAYOUT = Layout(head="Read.\n\n", title="T:", passage="P:", question="Q:", answer="A:")

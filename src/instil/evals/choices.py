@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from instil.errors import InstilError, one_line
-from instil.evals.source import rows, spread
+from instil.evals.source import hub_rows, rows, spread
 from instil.evals.task import Answer, Item, Measures, Source, Task, each
 
 BIAS_PROMPTS = {
@@ -83,10 +83,8 @@ def load(source: Source, files: Sequence[str], hub: Hub, *fields: str) -> Rows |
         if listed is None:
             return None
         where = " ".join(filter(None, (hub.name, hub.config, hub.split)))
-        found = [(f"{where}:{number}", dict(row)) for number, row in enumerate(listed, start=1)]
-        for place, row in found:
-            if missing := [name for name in fields if name not in row]:
-                raise InstilError(f"{place}: no field {missing[0]!r} (there are: {', '.join(row)})")
+        named = enumerate(hub_rows(listed, where, *fields), start=1)
+        found = [(f"{where}:{number}", dict(row)) for number, row in named]
     if not found:
         raise InstilError(f"{where}: has no rows; docs/evals.md says where it comes from")
     return list(found)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ from instil.lm.trust import check_model
 from instil.progress import Progress
 from instil.report import suite as page
 from instil.runs import Run, model_dir, say, write_json
-from instil.stats import Estimate, mean_estimate
+from instil.stats import Estimate, mean_estimate, within
 
 SUITES: Mapping[str, Mapping[str, Any]] = {
     "paper": {
@@ -81,6 +81,8 @@ SUITES: Mapping[str, Mapping[str, Any]] = {
 """Suite -> name of a task -> the file of `tasks/` that makes it, in the order of the table."""
 
 
+TOPS: Mapping[str, float] = {"share": 1.0, "points": 100.0}
+"""Unit -> the most that a value can be; the least is 0."""
 JUDGED = "instructions"
 """The task whose responses a language model compares."""
 
@@ -297,25 +299,12 @@ def grade(task: Task, answers: Sequence[Answer], model: str) -> Graded:
             kept = [i for i in numbers if not math.isnan(values[name][i])]
             if kept:
                 found = mean_estimate([values[name][i] for i in kept], [sources[i] for i in kept])
-                found = _within(found, {"share": 1.0, "points": 100.0}.get(task.unit_of(name)))
+                if top := TOPS.get(task.unit_of(name)):
+                    found = within(found, 0.0, top)
                 rows.append(_row(about, task, name, group, found))
     for name, found in (task.total(items, answers) if task.total else {}).items():
         rows.append(_row(about, task, name, "", found))
     return Graded(rows, values)
-
-
-def _within(found: Estimate, top: float | None) -> Estimate:
-    """A mean of values in [0, top]; where all are 0, or all `top`, the error of 0 says nothing, and
-    the interval is the exact one over clusters, as of `stats.win_rate`."""
-    if top is None:
-        return found
-    edge = 0.025 ** (1 / found.clusters)
-    if found.mean == 0:
-        return replace(found, low=0.0, high=top * (1 - edge))
-    if found.mean == top:
-        return replace(found, low=top * edge, high=top)
-    # in this order an end that is nan stays nan
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, top))
 
 
 def _row(

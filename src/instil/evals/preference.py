@@ -10,13 +10,14 @@ sections 3.6 and 4.1).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 
 from instil.compare import two_way_mean
 from instil.evals.policy import Row, estimate_row, row
 from instil.feedback.simulated import SimulatedLabeler, prefer, rate
 from instil.records import FLAGS, Prompt, Response
+from instil.stats import within
 from instil.world.check import check
 from instil.world.lexicon import World
 
@@ -51,9 +52,7 @@ def win_rate(
             won = prefer(judge, panel.world, prompt, first, second)
             lost = prefer(judge, panel.world, prompt, second, first)
             outcomes.append(((won + 1 - lost) / 2, prompt.id, judge.id))
-    found = two_way_mean(*zip(*outcomes, strict=True))
-    # in this order an end that is nan stays nan
-    found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
+    found = within(two_way_mean(*zip(*outcomes, strict=True)), 0.0, 1.0)
     return estimate_row(name, policy, setting, found, "share")
 
 

@@ -8,7 +8,7 @@ the paper's answers, and so its appendix D has it (a variable number of question
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,19 +142,6 @@ def decode(path: Path, kind: type[T]) -> T:
         raise InstilError(
             f"{path}: is not the published file: {error}; docs/evals.md says where it comes from"
         ) from error
-
-
-def hub_rows(
-    rows: Iterable[Mapping[str, Any]], name: str, *fields: str
-) -> Iterator[Mapping[str, Any]]:
-    """The rows of a data set of a hub, each with all of `fields`."""
-    for row in rows:
-        if missing := [field for field in fields if field not in row]:
-            raise InstilError(
-                f"{name}: its rows have no field {missing[0]!r} (there are: {', '.join(row)}); "
-                "put the file into --data (docs/evals.md)"
-            )
-        yield row
 
 
 def one_line(text: str) -> str:

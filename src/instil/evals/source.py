@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ class Folder:
                         return found
         return None
 
-    def hub(self, name: str, split: str, config: str = "") -> None:
+    def hub(self, name: str, split: str, config: str = "") -> Sequence[Mapping[str, Any]] | None:
         """Nothing: only files are read."""
         return None
 
@@ -37,9 +37,7 @@ class Folder:
 class Hub(Folder):
     """The same folder, and for what is not in it the Hugging Face hub, through `datasets`."""
 
-    def hub(  # type: ignore[override]
-        self, name: str, split: str, config: str = ""
-    ) -> Sequence[Mapping[str, Any]]:
+    def hub(self, name: str, split: str, config: str = "") -> Sequence[Mapping[str, Any]]:
         """The rows of a data set; it is fetched over the network where it is not kept yet."""
         try:
             import datasets
@@ -70,6 +68,19 @@ def rows(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
                 "published file? docs/evals.md says where it comes from"
             )
         yield where, row
+
+
+def hub_rows(
+    rows: Iterable[Mapping[str, Any]], name: str, *fields: str
+) -> Iterator[Mapping[str, Any]]:
+    """The rows of a data set of a hub, each with all of `fields`."""
+    for row in rows:
+        if missing := [field for field in fields if field not in row]:
+            raise InstilError(
+                f"{name}: its rows have no field {missing[0]!r} (there are: {', '.join(row)}); "
+                "put the file into --data (docs/evals.md)"
+            )
+        yield row
 
 
 def _unquoted(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

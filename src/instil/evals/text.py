@@ -35,11 +35,7 @@ def normalise(text: str) -> list[str]:
 
 def token_f1(answer: str, reference: str) -> float:
     """F1 over words (Rajpurkar et al. 2016); 1 when both texts have none."""
-    ours, theirs = normalise(answer), normalise(reference)
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs))
+    return _shared_f1(normalise(answer), normalise(reference))
 
 
 def best_f1(answer: str, references: Sequence[str]) -> float:
@@ -109,40 +105,6 @@ def drop_scores(answer: Sequence[str], references: Sequence[Sequence[str]]) -> t
     return max(exact for exact, _ in found), max(f1 for _, f1 in found)
 
 
-def assign(scores: Array) -> Array:
-    """What each row of `scores` (n, m) gets, (n,), if no two rows share a column and the sum is the
-    largest; 0 for rows that get no column.
-
-    The Hungarian method, adding one row after the other by a shortest path  [Kuhn 1955].
-    """
-    wide = len(scores) <= len(scores.T)
-    cost = -scores if wide else -scores.T
-    rows, columns = cost.shape
-    row_price, column_price = np.zeros(rows + 1), np.zeros(columns + 1)
-    owner = np.zeros(columns + 1, dtype=int)  # row of a column, from 1; column 0 is the start
-    for row in range(1, rows + 1):
-        owner[0], here = row, 0
-        distance, seen = np.full(columns + 1, np.inf), np.zeros(columns + 1, dtype=bool)
-        before = np.zeros(columns + 1, dtype=int)
-        while owner[here]:
-            seen[here] = True
-            step = cost[owner[here] - 1] - row_price[owner[here]] - column_price[1:]
-            nearer = ~seen[1:] & (step < distance[1:])
-            distance[1:][nearer], before[1:][nearer] = step[nearer], here
-            here = int(np.where(seen, np.inf, distance).argmin())
-            least = distance[here]
-            row_price[owner[seen]] += least
-            column_price[seen] -= least
-            distance[~seen] -= least
-        while here:
-            owner[here], here = owner[before[here]], before[here]
-    taken = np.flatnonzero(owner[1:])
-    places = (owner[1:][taken] - 1, taken) if wide else (taken, owner[1:][taken] - 1)
-    found = np.zeros(len(scores))
-    found[places[0]] = scores[places]
-    return found
-
-
 def bleu(
     answers: Sequence[str], references: Sequence[str], clusters: Clusters, seed: int = 0
 ) -> Estimate:
@@ -195,7 +157,9 @@ def _quac_f1(answer: str, reference: str) -> float:
 def _drop_score(answer: Sequence[str], reference: Sequence[str]) -> tuple[float, float]:
     ours, theirs = ([_drop_text(span) for span in spans] for spans in (answer, reference))
     by_span = np.zeros(max(len(ours), len(theirs)))
-    by_span[: len(theirs)] = assign(np.array([[_drop_f1(a, r) for a in ours] for r in theirs]))
+    scores = np.array([[_drop_f1(a, r) for a in ours] for r in theirs])
+    rows, columns = _extra("scipy.optimize").linear_sum_assignment(scores, maximize=True)
+    by_span[rows] = scores[rows, columns]
     exact = set(ours) == set(theirs) and len(ours) == len(theirs)
     # rounded as numpy does, like the script: 0.225 to 0.22
     return float(exact), float(round(by_span.mean(), 2))
@@ -231,8 +195,9 @@ def _is_number(text: str) -> bool:
 
 
 def check_extra() -> None:
-    """An `InstilError` if BLEU and ROUGE-L cannot be computed: before anything is asked."""
-    _rouge(), _extra("sacrebleu.metrics.bleu")
+    """An `InstilError` if the extra is not there that DROP's F1, BLEU and ROUGE-L want."""
+    for module in ("scipy.optimize", "sacrebleu.metrics.bleu", "rouge_score.rouge_scorer"):
+        _extra(module)
 
 
 @cache

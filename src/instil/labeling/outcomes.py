@@ -66,7 +66,8 @@ class Comparisons:
     def arrays(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         """Of each pair (N,): prompt, one policy, the other, and 2 if the one won or 1 if they tied;
         it never lost."""
-        return tuple(np.array(column) for column in self._pairs)  # type: ignore[return-value]
+        prompts, ones, others, won = (np.array(column) for column in self._pairs)
+        return prompts, ones, others, won
 
 
 def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
@@ -262,14 +262,8 @@ def habits_of(judgements: Iterable[Judgement]) -> Habits:
 
 
 def mean_within(least: float, most: float) -> Mean:
-    """`stats.mean_estimate` for values from `least` to `most`; its interval is cut to that."""
-
-    def estimate(values: ArrayLike, clusters: stats.Clusters | None) -> Estimate:
-        found = stats.mean_estimate(values, clusters)
-        # in this order an end that is nan stays nan
-        return replace(found, low=max(found.low, least), high=min(found.high, most))
-
-    return estimate
+    """`stats.mean_estimate` for values from `least` to `most`."""
+    return lambda values, clusters: stats.within(stats.mean_estimate(values, clusters), least, most)
 
 
 def _labeler(

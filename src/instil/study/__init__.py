@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ def run(config: Config) -> None:
     cores = os.cpu_count() or 1
     workers = config.workers or min(cores, len(plan.seeds))
     threads = config.threads or max(1, cores // workers)
-    with Run.open(config.out, "study", config, threads=threads, reopen=True) as study:
+    same = replace(config, workers=0)  # how many work side by side changes nothing
+    with Run.open(config.out, "study", same, threads=threads, reopen=True) as study:
         write_recipes(plan, path, config.out / "recipes")
         todo = jobs(plan)
         work(config.out, plan, todo, workers, threads, lambda: study.stop_requested)

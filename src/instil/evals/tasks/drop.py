@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from instil.errors import InstilError
-from instil.evals.reading import Layout, Passage, Question, decode, hub_rows, part
+from instil.evals.reading import Layout, Passage, Question, decode, part
 from instil.evals.reading import tasks as reading_tasks
-from instil.evals.source import rows
+from instil.evals.source import hub_rows, rows
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task, each
-from instil.evals.text import drop_scores
+from instil.evals.text import check_extra, drop_scores
 
 FILES = {
     "validation": ("drop_dataset_dev.json",),
@@ -76,6 +76,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
         raise Missing(
             f"{FILES['validation'][0]} or {JOINED['validation'][0]} (or .gz), see docs/evals.md"
         )
+    check_extra()
     parts = part(asked, passages(source, "train"), SHOWN, PAIRS, "drop")
     return reading_tasks("drop", LAYOUT, parts, options, each(grade))
 

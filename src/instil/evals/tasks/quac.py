@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
-from instil.evals.reading import Layout, Passage, Question, decode, hub_rows, part
+from instil.evals.reading import Layout, Passage, Question, decode, part
 from instil.evals.reading import tasks as reading_tasks
+from instil.evals.source import hub_rows
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task, each
 from instil.evals.text import CANNOT_ANSWER, quac_scores, squad_words
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from instil.errors import InstilError
 from instil.evals.choices import BIAS_PROMPTS
-from instil.evals.reading import hub_rows
-from instil.evals.source import rows, spread
+from instil.evals.source import hub_rows, rows, spread
 from instil.evals.task import Answer, Grade, Item, Measures, Missing, Options, Source, Task
 from instil.evals.toxicity import Scorer, scorer
 

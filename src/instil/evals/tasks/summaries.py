@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Any
 
 from instil.errors import InstilError
-from instil.evals.reading import hub_rows, one_line
-from instil.evals.source import rows, spread
+from instil.evals.reading import one_line
+from instil.evals.source import hub_rows, rows, spread
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task, each
 from instil.evals.text import check_extra, rouge_l
 

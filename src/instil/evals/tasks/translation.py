@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from instil.errors import InstilError
-from instil.evals.reading import hub_rows, one_line
-from instil.evals.source import rows, spread
+from instil.evals.reading import one_line
+from instil.evals.source import hub_rows, rows, spread
 from instil.evals.task import Answer, Item, Measures, Missing, Options, Source, Task
 from instil.evals.text import bleu, check_extra
 from instil.jsonl import reading

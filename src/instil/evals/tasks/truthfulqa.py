@@ -19,8 +19,7 @@ from pathlib import Path
 
 from instil.errors import InstilError
 from instil.evals.judge import Asks, Judge, find_judge
-from instil.evals.reading import hub_rows
-from instil.evals.source import rows, spread
+from instil.evals.source import hub_rows, rows, spread
 from instil.evals.task import Answer, Grade, Item, Measures, Missing, Options, Source, Task
 from instil.evals.text import best_f1, normalise
 
