@@ -36,16 +36,25 @@ def test_two_way_mean_is_never_surer_than_one_way():
     # labeler, 4/3 * 14 / 16 = 1.1667 by both; 2.25 + 1 - 1.1667 is less than 2.25
     assert two_way_mean([1, 2, 3, 6], PROMPTS, LABELERS).stderr == pytest.approx(1.5, abs=1e-12)
     # residuals 1 -1 -1 1 sum to 0 in every prompt and for every labeler; less 4/3 * 4 / 16 they
-    # would make a negative variance
-    assert two_way_mean([1, -1, -1, 1], PROMPTS, LABELERS).stderr == 0
+    # would make a negative variance: that of independent values is the least
+    assert two_way_mean([1, -1, -1, 1], PROMPTS, LABELERS).stderr == pytest.approx(3**-0.5)
+    assert two_way_mean([2, 2, 2, 2], PROMPTS, LABELERS).high == 2
 
 
-def test_degrees_of_freedom_are_those_of_the_fewer():
-    # six prompts, two labelers: t with one degree of freedom, not five
-    values, labelers = [1.0, 2, 3, 4, 6, 8], ["ann", "bob"] * 3
-    found = two_way_mean(values, list("pqrstu"), labelers)
-    assert found.clusters == 2
+def test_degrees_of_freedom_are_those_of_satterthwaite():
+    # each of two labelers says of each of three prompts what the other says: by prompt residuals
+    # sum to -2 0 2, V = 3/2 * 8 / 36 = 1/3; by labeler to 0 0, V = 0; by both -1 -1 0 0 1 1,
+    # V = 6/5 * 4 / 36 = 2/15. Variance 1/3, the largest; freedom 1 / (1 / 2 + 0 / 1 + 0.4^2 / 5) =
+    # 1.88, rounded down to 1
+    found = two_way_mean([1, 1, 2, 2, 3, 3], list("ppqqrr"), ["ann", "bob"] * 3)
+    assert (found.stderr, found.clusters) == (pytest.approx(3**-0.5), 2)
     assert (found.high - found.mean) / found.stderr == pytest.approx(12.706205, abs=1e-5)
+    # nine prompts, two labelers who do not differ: V by prompt 9/8 * 24 / 18^2 = 1/12, both
+    # 18/17 * 12 / 18^2; freedom 1 / (1/8 + (0.0392157 * 12)^2 / 17) = 7.25, so 7: 2.364624
+    values = np.repeat([1.0, 2, 3], 6)
+    found = two_way_mean(values, np.repeat(np.arange(9), 2), ["ann", "bob"] * 9)
+    assert found.stderr == pytest.approx(12**-0.5)
+    assert (found.high - found.mean) / found.stderr == pytest.approx(2.364624, abs=1e-5)
 
 
 def test_one_labeler_says_nothing_of_others():
@@ -206,12 +215,12 @@ def clustered_win_rate(rng):
     return win_rate(np.where(rng.random(300) < 0.2, 0.5, wins), prompts.tolist())
 
 
-def crossed(rng, estimate):
+def crossed(rng, estimate, people=20, taste=0.5, spread=0.7):
     # 60 prompts, each judged by 3 of 20 labelers; both have a taste of their own
     prompts = np.repeat(np.arange(60), 3)
-    labelers = np.concatenate([rng.choice(20, 3, replace=False) for _ in range(60)])
-    tastes = 0.7 * rng.normal(size=60)[prompts] + 0.5 * rng.normal(size=20)[labelers]
-    return estimate(tastes + rng.normal(size=180), prompts.tolist(), labelers.tolist())
+    labelers = np.concatenate([rng.choice(people, 3, replace=False) for _ in range(60)])
+    tastes = spread * rng.normal(size=60)[prompts] + taste * rng.normal(size=people)[labelers]
+    return estimate(tastes + rng.normal(size=180), prompts, labelers)
 
 
 def paired(rng):
@@ -226,12 +235,20 @@ def paired(rng):
         (clustered_mean, 3.0),
         (clustered_win_rate, 0.8 * 0.62 + 0.2 * 0.5),
         (lambda rng: crossed(rng, two_way_mean), 0.0),
+        (lambda rng: crossed(rng, two_way_mean, people=5), 0.0),
+        (lambda rng: crossed(rng, two_way_mean, taste=0.0), 0.0),
+        (lambda rng: crossed(rng, two_way_mean, spread=0.0), 0.0),
         (paired, 0.3),
     ],
-    ids=["mean", "win rate", "two-way", "paired"],
+    ids=["mean", "win rate", "two-way", "five labelers", "of one taste", "like prompts", "paired"],
 )
 def test_intervals_cover_the_truth_nineteen_times_in_twenty(interval, truth):
     assert 0.93 < coverage(interval, truth) < 0.97
+
+
+def test_the_two_way_interval_is_wide_where_neither_prompts_nor_labelers_matter():
+    found = coverage(lambda rng: crossed(rng, two_way_mean, 5, taste=0.0, spread=0.0), 0.0)
+    assert 0.95 < found < 0.99
 
 
 def test_clusters_of_one_kind_are_not_enough_where_labelers_recur():

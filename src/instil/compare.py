@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from instil.stats import Array, Clusters, Estimate, mean_estimate, student_t, win_rate
+from instil.stats import Array, Clusters, Estimate, grouped, mean_estimate, student_t, win_rate
 
 PRIOR = 10.0
 """Standard deviation of the normal prior on both coefficients of the length-controlled win rate; it
@@ -28,21 +28,26 @@ def two_way_mean(values: ArrayLike, prompts: Clusters, labelers: Clusters) -> Es
 
     The variance is V(prompts) + V(labelers) - V(prompt and labeler both), each the cluster-robust
     one of `mean_estimate`  [Cameron, Gelbach and Miller 2011, eq. 2.11]. That sum can fall short of
-    its parts, and below 0; the larger of V(prompts) and V(labelers) is its floor. Student's t has
-    one degree of freedom fewer than there are prompts or labelers, whichever are fewer; `clusters`
-    is that number. With one prompt or one labeler, standard error and interval are nan.
+    its parts, and below 0; the largest of the three is its floor. Student's t has the degrees of
+    freedom of Satterthwaite: the variance squared over the sum of V^2 / (G - 1) of the three, G
+    their numbers of clusters; rounded down, as a few labelers who hardly differ say more than as
+    many who do. `clusters` is the number of prompts or of labelers, whichever are fewer. With one
+    prompt or one labeler, standard error and interval are nan.
     """
-    pairs = list(zip(prompts, labelers, strict=True))
-    by_prompt, by_labeler = mean_estimate(values, prompts), mean_estimate(values, labelers)
-    fewer = min(by_prompt, by_labeler, key=lambda found: found.clusters)
+    x, prompt = grouped(values, prompts)
+    labeler = grouped(values, labelers)[1]
+    pair = prompt * (labeler.max() + 1) + labeler
+    parts = [mean_estimate(x, keys) for keys in (prompt, labeler, pair)]
+    fewer = min(parts, key=lambda found: found.clusters)
     if fewer.clusters == 1:
         return fewer
-    one, other, both = (
-        found.stderr**2 for found in (by_prompt, by_labeler, mean_estimate(values, pairs))
-    )
-    stderr = math.sqrt(max(one + other - both, one, other))
-    half = student_t(fewer.clusters - 1) * stderr
-    return replace(fewer, stderr=stderr, low=fewer.mean - half, high=fewer.mean + half)
+    by_prompt, by_labeler, both = (found.stderr**2 for found in parts)
+    variance = max(by_prompt + by_labeler - both, by_prompt, by_labeler, both)
+    if variance == 0:
+        return replace(fewer, stderr=0.0, low=fewer.mean, high=fewer.mean)
+    spread = sum((part.stderr**2 / variance) ** 2 / (part.clusters - 1) for part in parts)
+    half = student_t(max(1, int(1 / spread))) * math.sqrt(variance)
+    return replace(fewer, stderr=math.sqrt(variance), low=fewer.mean - half, high=fewer.mean + half)
 
 
 def paired_difference(

@@ -43,6 +43,18 @@ class Estimate:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
+def grouped(values: ArrayLike, clusters: Clusters | None) -> tuple[Array, NDArray[np.int64]]:
+    """`values` (n,) or (n, ...) as an array, and for each the number of its group (n,), from 0."""
+    x = np.asarray(values, dtype=float)
+    if isinstance(clusters, np.ndarray) and len(clusters) == len(x) > 0:
+        return x, np.unique(clusters, return_inverse=True)[1]
+    keys: Clusters = range(len(x)) if clusters is None else clusters
+    if len(keys) != len(x) or not len(x):
+        raise ValueError(f"{len(x)} values and {len(keys)} clusters; give one each, at least one")
+    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return x, np.array([number[key] for key in keys])
+
+
 def mean_estimate(values: ArrayLike, clusters: Clusters | None = None) -> Estimate:
     """The mean of `values` (n,) with a Student t interval on (clusters - 1) degrees of freedom.
 
@@ -52,7 +64,7 @@ def mean_estimate(values: ArrayLike, clusters: Clusters | None = None) -> Estima
     residuals)^2) / n  [Cameron and Miller 2015, "CR1"]; without clusters that is s / sqrt(n).
     With a single group, standard error and interval are nan. Raises ValueError without values.
     """
-    x, group = _grouped(values, clusters)
+    x, group = grouped(values, clusters)
     groups, mean = int(group.max()) + 1, float(x.mean())
     if groups == 1:
         return Estimate(mean, math.nan, math.nan, math.nan, len(x), 1)
@@ -101,7 +113,7 @@ def bootstrap(
     values     (n,) or (n, ...)  one row per observation; `statistic` is given rows of it
     clusters   which group each row belongs to; None makes every row its own group
     """
-    x, group = _grouped(values, clusters)
+    x, group = grouped(values, clusters)
     members = [np.flatnonzero(group == g) for g in range(int(group.max()) + 1)]
     rng = np.random.default_rng(seed)
     draws = rng.integers(len(members), size=(rounds, len(members)))
@@ -311,18 +323,6 @@ def train_flops(params: float, tokens: float) -> float:
 def petaflop_days(flops: float) -> float:
     """Operations in petaflop/s-days: 10^15 operations a second for a day."""
     return flops / (1e15 * 86400)
-
-
-def _grouped(values: ArrayLike, clusters: Clusters | None) -> tuple[Array, NDArray[np.int64]]:
-    """The values as an array, and for each the number of its group, from 0."""
-    x = np.asarray(values, dtype=float)
-    if isinstance(clusters, np.ndarray) and len(clusters) == len(x) > 0:
-        return x, np.unique(clusters, return_inverse=True)[1]
-    keys: Clusters = range(len(x)) if clusters is None else clusters
-    if len(keys) != len(x) or not len(x):
-        raise ValueError(f"{len(x)} values and {len(keys)} clusters; give one each, at least one")
-    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-    return x, np.array([number[key] for key in keys])
 
 
 def _judged_twice(rankings: Rankings) -> list[tuple[str, int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,22 @@ def test_an_interrupted_evaluation_asks_what_is_missing(tmp_path: Path) -> None:
     assert model.asked == ["i0", "i1", "i2", "i3", "i4"]
     assert len(ask(model, task(), tmp_path, 0)) == 5
     assert model.asked[5:] == []
+
+
+def test_what_came_before_an_error_is_kept(tmp_path: Path) -> None:
+    class Breaks(Model):
+        def write(self, items: Sequence[Item], **settings: Any) -> Iterator[Answer]:
+            for item in items:
+                if item.id == "i3" and "i3" not in self.asked:
+                    self.asked.append("i3")
+                    raise InstilError("the server is gone")
+                yield from Model.write(self, [item])
+
+    model = Breaks()
+    with pytest.raises(InstilError, match="the server is gone"):
+        ask(model, task(), tmp_path, 0)
+    assert [a.text for a in ask(model, task(), tmp_path, 0)] == ["0", "1", "2", "3", "4"]
+    assert model.asked == ["i0", "i1", "i2", "i3", "i3", "i4"]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def write(endpoint: Endpoint, *items: Item, **more: Any) -> list[Answer]:
         "chat": False,
         "seed": 3,
     }
-    return endpoint.write(items, **settings | more)
+    return list(endpoint.write(items, **settings | more))
 
 
 def item(text: str, *choices: str, name: str = "1", shots: tuple[str, ...] = ()) -> Item:
@@ -170,7 +170,7 @@ def test_answers_come_in_the_order_of_the_items(stub: Stub, endpoint: Endpoint) 
 def test_the_logprobs_of_choices(stub: Stub, endpoint: Endpoint, begin: str, writes: int) -> None:
     # " yes" has 4 letters; " no way" is " no" and " way", 3 + 4
     stub.begin, stub.writes = begin, writes
-    found = endpoint.choose([item("Is it so?", " yes", " no way")])
+    found = list(endpoint.choose([item("Is it so?", " yes", " no way")]))
     assert found == [Answer(logprobs=(-4.0, -7.0), tokens=(1, 2))]
     assert {path for path, _ in stub.asked} == {"/v1/completions"}
     assert [a["prompt"] for _, a in stub.asked] == [
@@ -185,18 +185,18 @@ def test_a_blank_at_the_end_of_the_prompt_belongs_to_the_choice(
     stub: Stub, endpoint: Endpoint
 ) -> None:
     # alone "so? " ends in a token " "; with the choice it is part of " yes"
-    assert endpoint.choose([item("so? ", "yes", "no")])[0].logprobs == (-4.0, -3.0)
+    assert next(endpoint.choose([item("so? ", "yes", "no")])).logprobs == (-4.0, -3.0)
 
 
 def test_sentences_without_a_prompt(stub: Stub, endpoint: Endpoint) -> None:
     pair = item("", "He is here", "She is here")
     # "He" 2 or "She" 3, " is" 3, " here" 5: after a begin token every word counts
-    assert endpoint.choose([pair]) == [Answer(logprobs=(-10.0, -11.0), tokens=(3, 3))]
+    assert list(endpoint.choose([pair])) == [Answer(logprobs=(-10.0, -11.0), tokens=(3, 3))]
     stub.begin = ""  # then the first word has no logprob
     same = item("", "The he is", "The she is")
-    assert endpoint.choose([same]) == [Answer(logprobs=(-6.0, -7.0), tokens=(2, 2))]
+    assert list(endpoint.choose([same])) == [Answer(logprobs=(-6.0, -7.0), tokens=(2, 2))]
     with pytest.raises(InstilError, match="choices of item 1 begin differently"):
-        endpoint.choose([pair])
+        list(endpoint.choose([pair]))
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_a_server_that_does_not_score_prompts(
 ) -> None:
     stub.scores = scores
     with pytest.raises(InstilError, match=f"{why}.*leave those out"):
-        endpoint.choose([item("Is it?", " yes", " no")])
+        list(endpoint.choose([item("Is it?", " yes", " no")]))
 
 
 def test_a_server_that_refuses_to_echo(stub: Stub, endpoint: Endpoint) -> None:
     stub.replies = [JSONResponse({"error": {"message": "echo is not supported"}}, 400)]
     with pytest.raises(InstilError, match=r"no logprobs of a prompt .*echo is not supported"):
-        endpoint.choose([item("Is it?", " yes", " no")])
+        list(endpoint.choose([item("Is it?", " yes", " no")]))
 
 
 def test_shots_are_left_out_until_the_rest_fits(stub: Stub, endpoint: Endpoint) -> None:
@@ -223,7 +223,7 @@ def test_shots_are_left_out_until_the_rest_fits(stub: Stub, endpoint: Endpoint) 
     asked = item("so it", shots=shots)
     assert write(endpoint, asked) == [Answer(text="it", dropped=2)]
     # a choice of one more token still fits
-    scored = endpoint.choose([item("so it", " is", shots=shots)])
+    scored = list(endpoint.choose([item("so it", " is", shots=shots)]))
     assert scored == [Answer(logprobs=(-3.0,), tokens=(1,), dropped=2)]
     stub.context = 1
     with pytest.raises(InstilError, match=r"item 1 does not fit without any shots: .*maximum cont"):
@@ -349,4 +349,4 @@ def test_a_logprob_of_minus_infinity_is_a_number(stub: Stub, endpoint: Endpoint)
         return Response(body, media_type="application/json")
 
     stub.replies = [reply("a b", -1.0), reply("a b c", -1.0, -math.inf)]
-    assert endpoint.choose([item("a b", " c")])[0].logprobs == (-9999.0,)
+    assert next(endpoint.choose([item("a b", " c")])).logprobs == (-9999.0,)

@@ -60,6 +60,25 @@ def test_several_responses_and_labelers_of_a_prompt_are_one_cluster():
     assert (found.mean, found.n, found.clusters) == (3.5 / 6, 6, 2)
 
 
+def test_labelers_who_disagree_make_a_win_rate_less_sure():
+    # ann always prefers ppo, bob never: not forty independent outcomes but two tastes
+    rankings = [
+        found
+        for number in range(20)
+        for found in (
+            ranking(f"p{number}", "ppo", "sft"),
+            ranking(f"p{number}", "sft", "ppo", labeler="bob"),
+        )
+    ]
+    found = win_rates(Comparisons(policies(rankings), rankings), "sft")["ppo"]
+    assert (found.mean, found.n, found.clusters) == (0.5, 40, 20)
+    # the residuals of a labeler sum to 10: V = 2/1 (100 + 100) / 40^2; those of a prompt to 0
+    assert found.stderr == pytest.approx(0.5)
+    assert (found.low, found.high) == (0, 1)
+    alone = win_rates(Comparisons(policies(rankings), rankings[::2]), "sft")["ppo"]
+    assert (alone.mean, alone.clusters) == (1, 20)
+
+
 def test_whoever_likes_the_first_shown_is_at_one_half():
     # each pair is judged in both orders, and what is shown first always wins
     rankings = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,22 +49,30 @@ def ask(
     said(len(asked) - len(missing))
     for first in range(0, len(missing), AT_A_TIME):
         digests, items = zip(*missing[first : first + AT_A_TIME], strict=True)
-        if task.max_tokens:
-            new = model.write(
-                items,
-                max_tokens=task.max_tokens,
-                first_line=task.first_line,
-                temperature=task.temperature,
-                chat=task.chat,
-                seed=seed,
-            )
-        else:
-            new = model.choose(items)
-        lines = [_Line(i.id, d, a) for i, d, a in zip(items, digests, new, strict=True)]
-        _append(path, key, lines, fresh=not found)
-        found |= dict(zip(digests, new, strict=True))
-        said(len(new))
+        lines: list[_Line] = []
+        try:
+            new = _answers(model, task, items, seed)
+            for one, item, answer in zip(digests, items, new, strict=True):
+                lines.append(_Line(item.id, one, answer))
+        finally:
+            if lines:
+                _append(path, key, lines, fresh=not found)
+        found |= {line.item: line.answer for line in lines}
+        said(len(lines))
     return [found[one] for one in asked]
+
+
+def _answers(model: Answerer, task: Task, items: Sequence[Item], seed: int) -> Iterable[Answer]:
+    if not task.max_tokens:
+        return model.choose(items)
+    return model.write(
+        items,
+        max_tokens=task.max_tokens,
+        first_line=task.first_line,
+        temperature=task.temperature,
+        chat=task.chat,
+        seed=seed,
+    )
 
 
 def answers_file(folder: Path, model: str, task: Task) -> Path:

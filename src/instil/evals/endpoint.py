@@ -21,7 +21,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
@@ -106,7 +106,7 @@ class Endpoint:
         temperature: float,
         chat: bool,
         seed: int,
-    ) -> list[Answer]:
+    ) -> Iterator[Answer]:
         """One text for each item; where the context is too short, with fewer shots."""
         settings: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "seed": seed}
         settings |= {"temperature": temperature} | ({"stop": ["\n"]} if first_line else {})
@@ -133,7 +133,7 @@ class Endpoint:
 
         return self._all(answer, items)
 
-    def choose(self, items: Sequence[Item]) -> list[Answer]:
+    def choose(self, items: Sequence[Item]) -> Iterator[Answer]:
         """The logprobs of each item's choices.
 
         The prompt is scored alone, too, and a choice begins where the tokens of the two part. Not
@@ -217,15 +217,15 @@ class Endpoint:
             "longer context, or leave this task out"
         )
 
-    def _all(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    def _all(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
         """Ask for all items, so many at a time; the first that fails ends it."""
         with ThreadPoolExecutor(self.parallel) as threads:
             asked = [threads.submit(ask, item) for item in items]
             try:
-                return [one.result() for one in asked]
-            except BaseException:
+                for one in asked:
+                    yield one.result()
+            finally:
                 threads.shutdown(wait=False, cancel_futures=True)
-                raise
 
     def _request(self, path: str, asked: Mapping[str, Any] | None) -> dict[str, Any]:
         """The JSON object that the server answers; asked again while it is busy or breaks off."""

@@ -11,7 +11,7 @@ model; and a grade that wants a model of its own (a judge) has all texts at once
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -166,12 +166,12 @@ class Answerer(Protocol):
         temperature: float,
         chat: bool,
         seed: int,
-    ) -> list[Answer]:
-        """One text for each item."""
+    ) -> Iterable[Answer]:
+        """One text for each item, in their order. What comes before an error is kept."""
         ...
 
-    def choose(self, items: Sequence[Item]) -> list[Answer]:
-        """The logprobs of each item's choices."""
+    def choose(self, items: Sequence[Item]) -> Iterable[Answer]:
+        """The logprobs of each item's choices, likewise."""
         ...
 
 

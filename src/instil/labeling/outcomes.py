@@ -3,7 +3,8 @@
 A ranking of K responses is K (K - 1) / 2 comparisons; those of two responses of one policy say
 nothing. All that comes from one prompt is one cluster: its comparisons, its labelers, and both
 orders of showing a pair, where a judge saw both. So each order counts for itself, and a judge who
-only likes what is shown first comes to 0.5.
+only likes what is shown first comes to 0.5. All that comes from one labeler is a cluster too: win
+rates are for new prompts and new labelers. Strengths are for new prompts.
 
 Strengths are those of Davidson's model, not Rao and Kupper's. In it the odds between two policies
 are what they are when ties are left out, and all that the fit takes from a policy's comparisons is
@@ -19,36 +20,39 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from instil.compare import two_way_mean
 from instil.errors import InstilError
 from instil.records import Ranking
-from instil.stats import Array, Estimate, bradley_terry, win_rate
+from instil.stats import Array, Estimate, bradley_terry, win_rate, within
 
 Numbers = NDArray[np.unsignedinteger]
 
 
 class Comparisons:
-    """Pairs of responses of two policies, taken from rankings; a pair takes some 10 bytes.
+    """Pairs of responses of two policies, taken from rankings; a pair takes some 12 bytes.
 
-    prompts, policies  name -> the number that stands for it in the arrays
+    prompts, labelers, policies  name -> the number that stands for it in the arrays
     """
 
     def __init__(self, policy_of: Mapping[str, str], rankings: Iterable[Ranking] = ()) -> None:
         """policy_of: response id -> policy."""
         self.prompts: dict[str, int] = {}
+        self.labelers: dict[str, int] = {}
         self.policies: dict[str, int] = {}
         self._policy_of = policy_of
-        self._pairs = array("I"), array("H"), array("H"), array("B")
+        self._pairs = array("I"), array("H"), array("H"), array("H"), array("B")
         for ranking in rankings:
             self.add(ranking)
 
     def add(self, ranking: Ranking) -> None:
         """Take in a ranking. Raises InstilError for a response without a policy."""
-        prompts, ones, others, won = self._pairs
+        prompts, labelers, ones, others, won = self._pairs
         ranks = ranking.ranks()
         if without := [response for response in ranks if response not in self._policy_of]:
             raise InstilError(
@@ -59,31 +63,39 @@ class Comparisons:
             one, other = self._policy_of[x], self._policy_of[y]
             if one != other:
                 prompts.append(self.prompts.setdefault(ranking.prompt_id, len(self.prompts)))
+                labelers.append(self.labelers.setdefault(ranking.labeler_id, len(self.labelers)))
                 ones.append(self.policies.setdefault(one, len(self.policies)))
                 others.append(self.policies.setdefault(other, len(self.policies)))
                 won.append(2 if a < b else 1)
 
-    def arrays(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
-        """Of each pair (N,): prompt, one policy, the other, and 2 if the one won or 1 if they tied;
-        it never lost."""
-        prompts, ones, others, won = (np.array(column) for column in self._pairs)
-        return prompts, ones, others, won
+    def arrays(self) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+        """Of each pair (N,): prompt, labeler, one policy, the other, and 2 if the one won or 1 if
+        they tied; it never lost."""
+        prompts, labelers, ones, others, won = (np.array(column) for column in self._pairs)
+        return prompts, labelers, ones, others, won
 
 
 def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
-    """How often each policy is preferred to `baseline`, ties as half, clustered by prompt.
+    """How often each policy is preferred to `baseline`, ties as half, by `two_way_mean` over
+    prompts and labelers; where all comparisons are one labeler's, clustered by prompt alone.
+    `clusters` are prompts.
 
     Policies that no ranking compares with the baseline are left out. Raises InstilError if that
     is all of them.
     """
     found = {}
-    prompt, one, other, outcome = compared.arrays()
+    prompt, labeler, one, other, outcome = compared.arrays()
     base = compared.policies.get(baseline, -1)
     for policy, number in sorted(compared.policies.items()):
         won, lost = (one == number) & (other == base), (one == base) & (other == number)
         if (won | lost).any():
             outcomes = np.concatenate([outcome[won] / 2, 1 - outcome[lost] / 2])
-            found[policy] = win_rate(outcomes, np.concatenate([prompt[won], prompt[lost]]))
+            prompts, labelers = (np.concatenate([of[won], of[lost]]) for of in (prompt, labeler))
+            if len(set(labelers.tolist())) > 1:
+                rate = within(two_way_mean(outcomes, prompts, labelers), 0.0, 1.0)
+                found[policy] = replace(rate, clusters=len(np.unique(prompts)))
+            else:
+                found[policy] = win_rate(outcomes, prompts)
     if not found:
         raise InstilError(
             f"no ranking compares a policy with {baseline!r}; compared are "
@@ -109,7 +121,7 @@ def strengths(compared: Comparisons, rounds: int, seed: int) -> dict[str, Estima
     if not policies:
         raise InstilError("no ranking has responses of two policies; there is nothing to compare")
     number = {policy: place for place, policy in enumerate(policies)}
-    prompt, one, other, outcome = compared.arrays()
+    prompt, _, one, other, outcome = compared.arrays()
     place, tied = np.array([number[policy] for policy in compared.policies]), outcome == 1
     one, other = place[one], place[other]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from instil.report import figures, paper
@@ -29,6 +27,7 @@ from instil.report.tables import (
     table,
     words,
 )
+from instil.report.template import fill
 from instil.stats import Estimate, best_of_n_kl
 
 Context = dict[str, Any]
@@ -44,24 +43,10 @@ PPO_CURVES = (
 
 def render(source: Source) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("instil.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters |= {
-        "policy": policy_label,
-        "words": words,
-        "share": number,
-        "unbroken": _unbroken,
-    }
-    style = files("instil.report").joinpath("style.css").read_text(encoding="utf-8")
     context = {
         "name": source.name,
+        "title": f"{source.name} · instil report",
         "single": next(iter(source.runs)) if source.single else "",
-        "style": Markup(style),
         "paper_tax": paper.TAX,
         "headline": headline(source),
         "training": training(source),
@@ -74,7 +59,9 @@ def render(source: Source) -> str:
         "intake": intake(source),
         "compute": compute(source),
     }
-    return environment.get_template("page.html").render(context).lstrip()
+    return fill(
+        "page.html", context, policy=policy_label, words=words, share=number, unbroken=_unbroken
+    )
 
 
 def headline(source: Source) -> Context:

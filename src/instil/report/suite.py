@@ -12,14 +12,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from instil.errors import InstilError, one_line
 from instil.jsonl import reading, replace_files
@@ -40,6 +37,7 @@ from instil.report.suite_tables import (
     printed,
     title,
 )
+from instil.report.template import fill
 
 
 class _Figure(msgspec.Struct):
@@ -183,20 +181,11 @@ def table(found: Row, name: str) -> str:
 
 def render(found: Row, name: str) -> str:
     """The page."""
-    environment = Environment(
-        loader=PackageLoader("instil.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["model"] = label
     results = Results.of(found)
     tables, roles = _tables(results), suite_figures.roles(results.models)
-    style = files("instil.report").joinpath("style.css").read_text(encoding="utf-8")
     context = {
         "name": one_line(name),
-        "style": Markup(style),
+        "title": f"{one_line(name)} · instil eval",
         "headline": headline(results),
         "models": [(roles[m["name"]], m["name"], one_line(m["where"])) for m in found["models"]],
         "tables": tables,
@@ -223,7 +212,7 @@ def render(found: Row, name: str) -> str:
             if value and name != "model"
         ],
     }
-    return environment.get_template("suite.html").render(context).lstrip()
+    return fill("suite.html", context, model=label)
 
 
 def headline(results: Results) -> str:

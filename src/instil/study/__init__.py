@@ -17,15 +17,16 @@ that was fixed before (findings.py). A study that is killed goes on where it was
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instil import config as recipes
 from instil.jsonl import iter_objects, replace_files, write_json, write_lines
+from instil.report import study as report
 from instil.runs import Run, say
-from instil.study import page
+from instil.study.claims import ABSENT
 from instil.study.findings import Outcome, judge
 from instil.study.plan import Plan, jobs, read_plan, write_recipes
 from instil.study.work import work
@@ -70,13 +71,28 @@ def conclude(out: Path, plan: Plan) -> list[Outcome]:
     rows = list(gather(out, plan))
     outcomes = judge(rows, plan.sizes)
     write_lines(out / "results.jsonl", rows)
-    write_json(out / "findings.json", [asdict(outcome) for outcome in outcomes])
-    files = {
-        out / "findings.md": page.markdown(outcomes, plan, rows),
-        out / "study.html": page.html(outcomes, plan, rows),
-    }
+    write_json(out / "findings.json", described(outcomes, plan))
+    study = report.read(out)
+    files = {out / "findings.md": report.markdown(study), out / "study.html": report.render(study)}
     replace_files({path: [text.encode()] for path, text in files.items()})
     return outcomes
+
+
+def described(outcomes: Sequence[Outcome], plan: Plan) -> dict[str, Any]:
+    """All that the report needs to know of the findings; those without a counterpart at the end."""
+    found: list[dict[str, Any]] = [
+        {
+            **{name: getattr(one.finding, name) for name in ("id", "claim", "paper", "unit")},
+            **{name: getattr(one, name) for name in ("verdict", "reason", "ours", "theirs")},
+            "estimates": {"all": one.difference, **one.by_size},
+        }
+        for one in outcomes
+    ]
+    for claim, paper, reason in ABSENT:
+        verdict = {"verdict": "cannot be shown here", "reason": reason}
+        found.append({"claim": claim, "paper": paper, **verdict})
+    sizes = {name: getattr(plan, name) for name in ("sizes", "scan_size", "reward_size")}
+    return {**sizes, "seeds": len(plan.seeds), "findings": found}
 
 
 def gather(out: Path, plan: Plan) -> Iterator[dict[str, Any]]:

@@ -23,13 +23,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
+from instil.report.study import NOTHING, Verdict
 from instil.stats import Estimate, mean_estimate
 from instil.study.claims import FINDINGS, Finding, Key, Means
-
-Verdict = Literal["reproduced", "not reproduced", "cannot be shown here"]
-NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

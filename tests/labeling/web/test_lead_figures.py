@@ -213,7 +213,8 @@ def test_toxicity(small, client, known):
     known.say(small, task, "ann", known.toxic(small, task, "ann", "0 1", {0: 0, 1: 2}))
     page = words(client("lead").get("/lead/evaluations/b0?baseline=m0"))
     assert "Output toxicity" in page
-    assert "m1 2.00 no interval yet n = 1 from 1 prompt" in page
+    # one says the most there is: 2 * 0.025 is the least that this does not exclude
+    assert "m1 2.00 0.05 to 2.00 n = 1 from 1 prompt" in page
 
 
 @pytest.mark.parametrize("kind", ["demonstration", "annotation"])

@@ -6,10 +6,16 @@ import math
 
 import pytest
 
+from instil.report.study_figures import (
+    KL_SCAN,
+    by_size,
+    epochs,
+    glance,
+    optimisation,
+    over_seeds,
+    scan,
+)
 from instil.stats import Estimate
-from instil.study.claims import Finding, of
-from instil.study.figures import KL_SCAN, by_size, epochs, glance, optimisation, over_seeds, scan
-from instil.study.findings import Outcome
 
 
 def row(name, policy, mean, size="S", seed=0, setting="", params=1000):
@@ -62,20 +68,9 @@ def test_over_optimisation_is_drawn_over_the_root_of_the_kl():
     assert "PPO, by kl_coef: 0.6" in figure.svg
 
 
-def test_at_a_glance_are_the_findings_that_are_shares_and_have_an_interval():
-    def outcome(id, unit, low):
-        cell = of("likert", "ppo")
-        finding = Finding(
-            id=id, claim="", paper="", ours=cell, theirs=0.5, expect="more", unit=unit
-        )
-        estimate = Estimate(0.1, 0.05, low, 0.2, 3, 3)
-        return Outcome(finding, 0.6, 0.5, estimate, {}, "reproduced", "")
-
-    figure = glance(
-        [outcome("a-b", "share", 0.0), outcome("c", "points", 0.0), outcome("d", "share", math.nan)]
-    )
+def test_at_a_glance_are_differences_with_their_verdicts():
+    figure = glance([("a-b", "reproduced", Estimate(0.1, 0.05, 0.0, 0.2, 3, 3))])
     assert "a b: ppo-ptx 10 %" in figure.svg
-    assert ">c<" not in figure.svg and ">d<" not in figure.svg
     assert glance([]) is None
 
 

@@ -18,7 +18,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from instil.report.figures import COLOURS, MARKERS, STYLE, Mark, axes_of, dots, to_svg
 from instil.report.tables import policy_label
 from instil.stats import Estimate, mean_estimate
-from instil.study.findings import Outcome
 
 Row = Mapping[str, Any]
 SHADES = ("base", "sft", "ppo-ptx", "ppo", "best-of-16")
@@ -84,21 +83,16 @@ def all_figures(rows: Sequence[Row], scan_size: str, reward_size: str) -> list[F
     return [figure for figure in made if figure]
 
 
-def glance(outcomes: Sequence[Outcome]) -> Figure | None:
-    """The differences of all findings that are shares: green what was reproduced."""
+def glance(differences: Iterable[tuple[str, str, Estimate]]) -> Figure | None:
+    """Differences of shares, each with an id and a verdict: green what was reproduced."""
     roles = {"reproduced": "ppo-ptx", "not reproduced": "ppo", "cannot be shown here": "base"}
-    shown = [
-        outcome
-        for outcome in outcomes
-        if outcome.finding.unit == "share" and math.isfinite(outcome.difference.low)
-    ]
-    if not shown:
-        return None
     rows = [
-        (one.finding.id.replace("-", " "), [Mark(roles[one.verdict], one.difference)])
-        for one in shown
+        (name.replace("-", " "), [Mark(roles[verdict], found)])
+        for name, verdict, found in differences
     ]
-    ends = [abs(end) for one in shown for end in (one.difference.low, one.difference.high)]
+    if not rows:
+        return None
+    ends = [abs(end) for _, (mark,) in rows for end in (mark.estimate.low, mark.estimate.high)]
     title = "Differences in percentage points: green reproduced, orange not, grey not shown"
     return Figure(title, dots(rows, (-max(ends), max(ends)), title, (0.0, "no difference")))
 
