@@ -1,6 +1,7 @@
 import copy
 import gzip
 import json
+import math
 
 import pytest
 import torch
@@ -273,6 +274,16 @@ SMALL = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_atte
 def test_an_architecture_that_cannot_be_sampled_from_is_refused(config, codec, tmp_path):
     save_policy(of_config(config), codec, tmp_path)
     with pytest.raises(InstilError, match=r"cannot go on from a cache.*such as Llama"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_no_numbers_are_named(value, codec, tmp_path):
+    model = new_policy("llama", **SHAPE, seed=0, pad_id=1, eos_id=0)
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 4] = value
+    save_policy(model, codec, tmp_path)
+    with pytest.raises(InstilError, match=r"layers\.1\.mlp\.up_proj\.weight has values that"):
         load_policy(tmp_path)
 
 

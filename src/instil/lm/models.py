@@ -316,6 +316,7 @@ def load_directory(
         else:
             files = {"use_safetensors": True, "output_loading_info": True, **safe}
             model, report = kind.from_pretrained(str(path), **plan, **files)
+            _check_finite(model, path)
     stored = (config.architectures or [noun])[0]
     wrong = kind is AutoModelForCausalLM and stored.endswith("ForSequenceClassification")
     if wrong or report["missing_keys"]:
@@ -324,6 +325,16 @@ def load_directory(
             f"{path}: holds a {stored}, not a {noun}" + (f": no {missing}" if missing else "")
         )
     return _prepared(model, dropout, precision)
+
+
+def _check_finite(model: PreTrainedModel, path: Path) -> None:
+    for name, weight in model.state_dict().items():
+        ends = weight.aminmax() if weight.numel() and weight.is_floating_point() else ()
+        if not all(map(torch.isfinite, ends)):
+            raise InstilError(
+                f"{path}: {name} has values that are no finite numbers; the file is damaged, or "
+                "what wrote it had diverged: take another checkpoint"
+            )
 
 
 @torch.no_grad()
