@@ -23,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -63,21 +64,28 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.db"
         sessions = fill(path, args.labelers + 1, args.labelers * args.tasks + args.labelers + 1)
-        command = [sys.executable, "-m", "instil", "label", "--db", str(path), "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            url = re.search(r"http://\S+", server.stdout.readline())
-            assert url is not None
+        with serving(path) as (url, _):
             print("|                     |  n   |  p50 |  p95 |  max |")
-            report("key to frame, ms", paint(url[0], sessions[-1]))
-            acks, pages = next_task(url[0], sessions[:-1], args.tasks)
+            report("key to frame, ms", paint(url, sessions[-1]))
+            acks, pages = next_task(url, sessions[:-1], args.tasks)
             report("label handed in, ms", acks)
             report("next page there, ms", pages)
             report("both, ms", [a + p for a, p in zip(acks, pages, strict=True)])
-        finally:
-            server.terminate()
-            server.wait()
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[tuple[str, int]]:
+    """URL and process id of the app that serves a store."""
+    command = [sys.executable, "-m", "instil", "label", "--db", str(path), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        url = re.search(r"http://\S+", server.stdout.readline())
+        assert url is not None
+        yield url[0], server.pid
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def report(name: str, milliseconds: Sequence[float]) -> None:

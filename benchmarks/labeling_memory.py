@@ -14,23 +14,22 @@ import argparse
 import json
 import random
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.labeling import PASSWORD, Client
+from benchmarks.labeling import PASSWORD, Client, serving
 from instil.jsonl import write_records
 from instil.labeling import assign, batches, labels, people
-from instil.labeling.accounts import Account
+from instil.labeling.accounts import Account, Pool
 from instil.labeling.database import Database
 from instil.labeling.people import Session
 from instil.labeling.planning import Plan
-from instil.records import USE_CASES, Prompt, Response
+from instil.records import USE_CASES, Prompt, Purpose, Response
 
 WORDS = 60
-LABELERS = {"training": 8, "held-out": 4}
+LABELERS: dict[Pool, int] = {"training": 8, "held-out": 4}
+PURPOSES: tuple[Purpose, ...] = ("training", "evaluation")
 FLAGS = ("fails_task", "hallucination")
 
 
@@ -43,14 +42,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "labels.db"
         session, pages = fill(path, args.labels, args.outputs)
-        command = [sys.executable, "-m", "instil", "label", "--db", str(path), "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            url = re.search(r"http://\S+", server.stdout.readline())
-            assert url is not None
-            print(f"{resident(server.pid, 'VmRSS'):4} MiB at the start")
-            client = Client(url[0], session)
+        with serving(path) as (url, pid):
+            print(f"{resident(pid, 'VmRSS'):4} MiB at the start")
+            client = Client(url, session)
             for turn in range(3):
                 for page in pages:
                     started = time.perf_counter()
@@ -58,11 +52,8 @@ def main() -> None:
                     assert response.status == 200, (page, response.status)
                     took = time.perf_counter() - started
                     if turn == 0:
-                        print(f"{resident(server.pid, 'VmRSS'):4} MiB after {page}, {took:.1f} s")
-            print(f"{resident(server.pid, 'VmHWM'):4} MiB at most, each page opened three times")
-        finally:
-            server.terminate()
-            server.wait()
+                        print(f"{resident(pid, 'VmRSS'):4} MiB after {page}, {took:.1f} s")
+            print(f"{resident(pid, 'VmHWM'):4} MiB at most, each page opened three times")
 
 
 def resident(pid: int, name: str) -> int:
@@ -86,7 +77,7 @@ def fill(path: Path, count: int, outputs: int) -> tuple[Session, list[str]]:
     rng = random.Random(0)
     words = ["".join(rng.choices("aeiounrst", k=rng.randint(2, 9))) for _ in range(4000)]
     asked, answers = path.with_name("prompts.jsonl"), path.with_name("responses.jsonl")
-    for purpose in ("training", "evaluation"):
+    for purpose in PURPOSES:
         ids = [f"{purpose}-{number}" for number in range(count // 4)]
         write_records(
             asked,
@@ -117,7 +108,7 @@ def fill(path: Path, count: int, outputs: int) -> tuple[Session, list[str]]:
         plan = Plan(
             name=purpose,
             kind="ranking",
-            purpose=purpose,  # type: ignore[arg-type]
+            purpose=purpose,
             quota_training=2 if purpose == "training" else 1,
             quota_held_out=int(purpose == "evaluation"),
             baseline="policy 0" if purpose == "evaluation" else "",
@@ -136,8 +127,8 @@ def fill(path: Path, count: int, outputs: int) -> tuple[Session, list[str]]:
     return session, [*pages, "/lead/screening", "/lead/labelers"]
 
 
-def person(database: Database, admin: Account, pool: str, number: int) -> Account:
-    token = people.invite(database, admin, "labeler", pool, ["ranking"])  # type: ignore[arg-type]
+def person(database: Database, admin: Account, pool: Pool, number: int) -> Account:
+    token = people.invite(database, admin, "labeler", pool, ["ranking"])
     return people.accept(database, token, f"{pool} {number}", PASSWORD)
 
 
