@@ -15,6 +15,7 @@ from instil.compare import (
     p_value,
     paired_difference,
     two_way_mean,
+    two_way_win_rate,
 )
 from instil.stats import Estimate, mean_estimate, win_rate
 
@@ -42,19 +43,29 @@ def test_two_way_mean_is_never_surer_than_one_way():
 
 
 def test_degrees_of_freedom_are_those_of_satterthwaite():
-    # each of two labelers says of each of three prompts what the other says: by prompt residuals
-    # sum to -2 0 2, V = 3/2 * 8 / 36 = 1/3; by labeler to 0 0, V = 0; by both -1 -1 0 0 1 1,
-    # V = 6/5 * 4 / 36 = 2/15. Variance 1/3, the largest; freedom 1 / (1 / 2 + 0 / 1 + 0.4^2 / 5) =
-    # 1.88, rounded down to 1
-    found = two_way_mean([1, 1, 2, 2, 3, 3], list("ppqqrr"), ["ann", "bob"] * 3)
-    assert (found.stderr, found.clusters) == (pytest.approx(3**-0.5), 2)
-    assert (found.high - found.mean) / found.stderr == pytest.approx(12.706205, abs=1e-5)
-    # nine prompts, two labelers who do not differ: V by prompt 9/8 * 24 / 18^2 = 1/12, both
-    # 18/17 * 12 / 18^2; freedom 1 / (1/8 + (0.0392157 * 12)^2 / 17) = 7.25, so 7: 2.364624
-    values = np.repeat([1.0, 2, 3], 6)
-    found = two_way_mean(values, np.repeat(np.arange(9), 2), ["ann", "bob"] * 9)
-    assert found.stderr == pytest.approx(12**-0.5)
+    # nine prompts, three labelers who do not differ: residuals of a prompt's three values sum to
+    # -3, 0 or 3, V = 9/8 * 6 * 9 / 27^2 = 1/12; by labeler to 0; by both each is alone, V = 27/26 *
+    # 18 / 27^2 = 0.0256410; freedom 1 / (1/8 + (0.0256410 * 12)^2 / 26) = 7.77, so 7: t is 2.364624
+    values, prompts = np.repeat([1.0, 2, 3], 9), np.repeat(np.arange(9), 3)
+    found = two_way_mean(values, prompts, ["ann", "bob", "cid"] * 9)
+    assert (found.stderr, found.clusters) == (pytest.approx(12**-0.5), 3)
     assert (found.high - found.mean) / found.stderr == pytest.approx(2.364624, abs=1e-5)
+
+
+def test_a_two_way_win_rate_rises_with_its_wins():
+    prompts, labelers = np.repeat(np.arange(20), 3), ["ann", "bob", "cid"] * 20
+    swept = two_way_win_rate([1] * 60, prompts, labelers)
+    # twenty prompts: 0.025^(1/20), as sure as one labeler would make it, and surer than with a loss
+    assert (swept.low, swept.high, swept.clusters) == (pytest.approx(0.831567, abs=1e-6), 1, 20)
+    assert two_way_win_rate([0, *[1] * 59], prompts, labelers).low < swept.low + 0.1
+    nothing = two_way_win_rate([0] * 60, prompts, labelers)
+    assert (nothing.low, nothing.high) == (0, pytest.approx(0.168433, abs=1e-6))
+    assert two_way_win_rate([1, 1, 0.5, 0], PROMPTS, LABELERS).high == 1
+
+
+def test_the_win_rate_of_one_labeler_is_over_prompts():
+    outcomes, prompts = [1, 0, 0.5, 1], ["p", "p", "q", "r"]
+    assert two_way_win_rate(outcomes, prompts, ["ann"] * 4) == win_rate(outcomes, prompts)
 
 
 def test_one_labeler_says_nothing_of_others():
@@ -215,12 +226,12 @@ def clustered_win_rate(rng):
     return win_rate(np.where(rng.random(300) < 0.2, 0.5, wins), prompts.tolist())
 
 
-def crossed(rng, estimate, people=20, taste=0.5, spread=0.7):
-    # 60 prompts, each judged by 3 of 20 labelers; both have a taste of their own
-    prompts = np.repeat(np.arange(60), 3)
-    labelers = np.concatenate([rng.choice(people, 3, replace=False) for _ in range(60)])
+def crossed(rng, estimate, people=20, taste=0.5, spread=0.7, each=3):
+    # 60 prompts, each judged by `each` of `people`; both have a taste of their own
+    prompts = np.repeat(np.arange(60), each)
+    labelers = np.concatenate([rng.choice(people, each, replace=False) for _ in range(60)])
     tastes = spread * rng.normal(size=60)[prompts] + taste * rng.normal(size=people)[labelers]
-    return estimate(tastes + rng.normal(size=180), prompts, labelers)
+    return estimate(tastes + rng.normal(size=60 * each), prompts, labelers)
 
 
 def paired(rng):
@@ -236,11 +247,16 @@ def paired(rng):
         (clustered_win_rate, 0.8 * 0.62 + 0.2 * 0.5),
         (lambda rng: crossed(rng, two_way_mean), 0.0),
         (lambda rng: crossed(rng, two_way_mean, people=5), 0.0),
+        (lambda rng: crossed(rng, two_way_mean, people=3), 0.0),
+        (lambda rng: crossed(rng, two_way_mean, people=6, each=1), 0.0),
         (lambda rng: crossed(rng, two_way_mean, taste=0.0), 0.0),
         (lambda rng: crossed(rng, two_way_mean, spread=0.0), 0.0),
         (paired, 0.3),
     ],
-    ids=["mean", "win rate", "two-way", "five labelers", "of one taste", "like prompts", "paired"],
+    ids=[
+        *("mean", "win rate", "two-way", "five labelers", "three labelers", "one each"),
+        *("of one taste", "like prompts", "paired"),
+    ],
 )
 def test_intervals_cover_the_truth_nineteen_times_in_twenty(interval, truth):
     assert 0.93 < coverage(interval, truth) < 0.97

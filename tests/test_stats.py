@@ -244,6 +244,8 @@ def test_an_interval_stays_within_its_scale_and_says_something_at_its_ends():
     down = within(mean_estimate([-1, -1, -1]), -1, 1)
     assert (down.low, down.high) == (-1, pytest.approx(1 - 2 * 0.025 ** (1 / 3)))
     assert within(mean_estimate([1, 7]), 1, 7).low == 1
+    none = within(mean_estimate([0, 0]), 0, math.inf)  # seconds have no most
+    assert (none.low, none.high) == (0, 0)
     free = mean_estimate([3, 4, 5, 4])
     assert within(free, 1, 7) == free
     assert math.isnan(within(mean_estimate([3, 4], "pp"), 1, 7).low)

@@ -14,7 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from instil.stats import Array, Clusters, Estimate, grouped, mean_estimate, student_t, win_rate
+from instil.stats import (
+    Array,
+    Clusters,
+    Estimate,
+    grouped,
+    mean_estimate,
+    student_t,
+    win_rate,
+    within,
+)
 
 PRIOR = 10.0
 """Standard deviation of the normal prior on both coefficients of the length-controlled win rate; it
@@ -28,11 +37,13 @@ def two_way_mean(values: ArrayLike, prompts: Clusters, labelers: Clusters) -> Es
 
     The variance is V(prompts) + V(labelers) - V(prompt and labeler both), each the cluster-robust
     one of `mean_estimate`  [Cameron, Gelbach and Miller 2011, eq. 2.11]. That sum can fall short of
-    its parts, and below 0; the largest of the three is its floor. Student's t has the degrees of
-    freedom of Satterthwaite: the variance squared over the sum of V^2 / (G - 1) of the three, G
-    their numbers of clusters; rounded down, as a few labelers who hardly differ say more than as
-    many who do. `clusters` is the number of prompts or of labelers, whichever are fewer. With one
-    prompt or one labeler, standard error and interval are nan.
+    its parts, and below 0; the largest of the three is its floor. Student's t has about the degrees
+    of freedom of Satterthwaite [1946]: the variance squared over the sum of V^2 / (G - 1) of the
+    three, G their numbers of clusters, rounded down; so a few labelers who hardly differ say more
+    than as many who do. (The three are taken as independent, which they are not: tests say how well
+    it covers.) Two labelers, or two prompts, cannot say whether they differ: one degree. `clusters`
+    is the number of prompts or of labelers, whichever are fewer; with one of either, standard error
+    and interval are nan.
     """
     x, prompt = grouped(values, prompts)
     labeler = grouped(values, labelers)[1]
@@ -46,8 +57,22 @@ def two_way_mean(values: ArrayLike, prompts: Clusters, labelers: Clusters) -> Es
     if variance == 0:
         return replace(fewer, stderr=0.0, low=fewer.mean, high=fewer.mean)
     spread = sum((part.stderr**2 / variance) ** 2 / (part.clusters - 1) for part in parts)
-    half = student_t(max(1, int(1 / spread))) * math.sqrt(variance)
+    freedom = 1 if fewer.clusters == 2 else max(1, int(1 / spread))
+    half = student_t(freedom) * math.sqrt(variance)
     return replace(fewer, stderr=math.sqrt(variance), low=fewer.mean - half, high=fewer.mean + half)
+
+
+def two_way_win_rate(outcomes: ArrayLike, prompts: Clusters, labelers: Clusters) -> Estimate:
+    """`two_way_mean` of outcomes in [0, 1], `within` them; `clusters` is the number of prompts.
+
+    Where all outcomes are one labeler's they are clustered by prompt alone: nothing is said of
+    other labelers.
+    """
+    over_prompts = mean_estimate(outcomes, prompts)
+    found = two_way_mean(outcomes, prompts, labelers)
+    if len(set(labelers)) == 1:
+        found = over_prompts
+    return within(replace(found, clusters=over_prompts.clusters), 0.0, 1.0)
 
 
 def paired_difference(

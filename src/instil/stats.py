@@ -126,12 +126,14 @@ def within(found: Estimate, least: float, most: float) -> Estimate:
     """`found`, a mean of values from `least` to `most`, with its interval cut to that.
 
     If all values are at one end the standard error is 0 and says nothing; the interval is then the
-    exact binomial one over clusters: from 0.025^(1/G) of the way up to `most`, or as far down.
+    exact binomial one over clusters: from 0.025^(1/G) of the way up to `most`, or as far down. Of
+    values between the ends that is a bound: no mean outside makes all at the end likelier than
+    0.025.
     """
     edge, width = 0.025 ** (1 / found.clusters), most - least
     if found.mean == most:
         return replace(found, low=least + edge * width, high=most)
-    if found.mean == least:
+    if found.mean == least and math.isfinite(width):
         return replace(found, low=least, high=most - edge * width)
     # in this order an end that is nan stays nan
     return replace(found, low=max(found.low, least), high=min(found.high, most))

@@ -58,7 +58,7 @@ def test_rows_of_a_file_come_before_those_of_a_hub(tmp_path):
 
 
 def test_a_changed_column_is_named_with_its_place(tmp_path):
-    with pytest.raises(InstilError, match=r"who/what train: its rows have no field 'b'"):
+    with pytest.raises(InstilError, match=r"who/what train:1: no field 'b' \(there are: a\)"):
         load(FakeHub(tmp_path), (), Hub("who/what", "train"), "a", "b")
     (tmp_path / "a.jsonl").write_text('{"a": 1, "b": 2}\n{"a": 1}\n')
     with pytest.raises(InstilError, match=r"a.jsonl:2: no field 'b'"):

@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,8 +22,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from instil.errors import InstilError
+from instil.evals.answers import ask
 from instil.evals.endpoint import KEY, Endpoint
-from instil.evals.task import Answer, Item
+from instil.evals.task import Answer, CannotAnswer, Item, Task, each
 
 
 class Stub:
@@ -125,7 +128,7 @@ def endpoint(server: tuple[Stub, str], stub: Stub) -> Endpoint:
     return Endpoint.open("ours", server[1], "tiny", wait=0.001)
 
 
-def write(endpoint: Endpoint, *items: Item, **more: Any) -> list[Answer]:
+def write(endpoint: Endpoint, *items: Item, **more: Any) -> list[Answer | None]:
     settings: dict[str, Any] = {
         "max_tokens": 8,
         "first_line": True,
@@ -350,3 +353,32 @@ def test_a_logprob_of_minus_infinity_is_a_number(stub: Stub, endpoint: Endpoint)
 
     stub.replies = [reply("a b", -1.0), reply("a b c", -1.0, -math.inf)]
     assert next(endpoint.choose([item("a b", " c")])).logprobs == (-9999.0,)
+
+
+def test_what_was_answered_before_an_error_is_not_asked_again(
+    endpoint: Endpoint, stub: Stub, tmp_path: Path
+) -> None:
+    items = [item(text, name=text) for text in ("one", "far too long", "two")]
+    grade = each(lambda item, answer: {"right": float(answer.text == item.text)})
+    task = Task(name="t", setting="s", items=items, grade=grade, main="right", max_tokens=4)
+    alone = replace(endpoint, parallel=1)
+    stub.context = 1
+    with pytest.raises(CannotAnswer, match="far too long does not fit"):
+        ask(alone, task, tmp_path, 0)
+    stub.context = 10
+    assert [answer.text for answer in ask(alone, task, tmp_path, 0)] == ["one", "long", "two"]
+    prompts = [asked["prompt"] for _, asked in stub.asked]
+    assert sorted(prompts) == ["far too long", "far too long", "one", "two"]
+
+
+def test_what_comes_after_an_error_is_kept_where_it_is_there_already(
+    endpoint: Endpoint, stub: Stub
+) -> None:
+    stub.context = 1
+    items = [item(text, name=text) for text in ("far too long", "one", "two")]
+    settings: dict[str, Any] = {"first_line": True, "temperature": 0.0, "chat": False, "seed": 3}
+    found = iter(endpoint.write(items, max_tokens=8, **settings))
+    assert next(found) is None
+    assert [answer and answer.text for answer in (next(found), next(found))] == ["one", "two"]
+    with pytest.raises(CannotAnswer, match="far too long does not fit"):
+        next(found)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from instil.compare import two_way_win_rate
+from instil.evals import preference
 from instil.evals.preference import Panel, preferences, ratings, verdicts, win_rate
 from instil.feedback.simulated import Taste, labelers
 from instil.records import Prompt
@@ -70,7 +72,11 @@ def test_a_win_in_one_order_and_a_tie_in_the_other_is_three_quarters(world, prom
     assert rate_of(panel, prompts, [good] * 3, [BAD] * 3) == 0.75
 
 
-def test_prompts_and_labelers_are_the_clusters(world, prompts, good):
+def test_prompts_and_labelers_are_the_clusters(world, prompts, good, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        preference, "two_way_win_rate", lambda *of: given.append(of) or two_way_win_rate(*of)
+    )
     panel = panel_of(world)
     found = win_rate(panel, prompts, [good] * 3, [BAD] * 3, "ppo", "win_rate", "x")
     assert (found["n"], found["clusters"]) == (6, 3)  # two judges for each of three prompts
@@ -78,7 +84,8 @@ def test_prompts_and_labelers_are_the_clusters(world, prompts, good):
     judges = {judge.id for prompt in many for judge in panel.judges(prompt)}
     mixed = [good, BAD] * 20
     found = win_rate(panel, many, mixed, mixed[::-1], "ppo", "win_rate", "x")
-    assert (found["n"], found["clusters"]) == (80, len(judges)) and len(judges) < 40
+    assert (found["n"], found["clusters"]) == (80, 40)
+    assert len(set(given[-1][1])) == 40 and set(given[-1][2]) == judges and len(judges) < 40
 
 
 def test_a_prompt_has_the_same_judges_every_time(world, prompts):

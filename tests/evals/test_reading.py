@@ -101,7 +101,7 @@ def test_a_file_of_another_format_is_named(tmp_path):
 
 def test_rows_of_a_hub_have_their_fields():
     assert list(hub_rows([{"a": 1, "b": 2}], "x/y", "a")) == [{"a": 1, "b": 2}]
-    with pytest.raises(InstilError, match=r"x/y: its rows have no field 'c' \(there are: a, b\)"):
+    with pytest.raises(InstilError, match=r"x/y:1: no field 'c' \(there are: a, b\)"):
         list(hub_rows([{"a": 1, "b": 2}], "x/y", "c"))
 
 

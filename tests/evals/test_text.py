@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instil.errors import InstilError
+from instil.evals.task import Missing
 from instil.evals.text import (
     CANNOT_ANSWER,
     best_f1,
     bleu,
+    check_extra,
     drop_scores,
     exact,
     normalise,
@@ -228,3 +230,5 @@ def test_an_extra_that_is_missing_is_named(monkeypatch):
         InstilError, match=r"sacrebleu is not installed; pip install 'instil\[eval\]'"
     ):
         bleu(["a"], ["a"], [0])
+    with pytest.raises(Missing, match=r"sacrebleu is not installed"):
+        check_extra("sacrebleu.metrics.bleu")

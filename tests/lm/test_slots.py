@@ -49,6 +49,19 @@ def test_the_last_sequence_moves_to_where_one_ended_by_hand():
     ]
 
 
+def test_steps_copy_nothing_to_the_device_until_sequences_come_or_go(monkeypatch):
+    slots = numbered(4, 9, [3, 1, 7])
+    copied, tensor = [], torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *a, **k: copied.append(a) or tensor(*a, **k))
+    found = [slots.step(torch.zeros(3, dtype=torch.long)).positions.tolist() for _ in range(3)]
+    # the third has ended: its last place is written again
+    assert found == [[3, 1, 7], [4, 2, 8], [5, 3, 8]]
+    assert len(copied) == 1
+    slots.release([0])
+    assert slots.step(torch.zeros(2, dtype=torch.long)).positions.tolist() == [8, 4]
+    assert len(copied) == 2
+
+
 @given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=12))
 def test_what_is_left_after_a_release_is_what_did_not_end(sequences):
     lengths = [length for length, _ in sequences]

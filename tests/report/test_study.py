@@ -33,10 +33,8 @@ FOUND = Outcome(
     verdict="reproduced",
     ours=0.62,
     theirs=0.5,
-    estimates={
-        "all": {"mean": 0.12, "stderr": 0.01, "low": 0.05, "high": 0.19, "n": 2, "clusters": 2},
-        "L": {"mean": 0.12, "stderr": None, "low": None, "high": None, "n": 1, "clusters": 1},
-    },
+    overall={"mean": 0.12, "stderr": 0.01, "low": 0.05, "high": 0.19, "n": 2, "clusters": 2},
+    by_size={"L": {"mean": 0.12, "stderr": None, "low": None, "high": None, "n": 1}},
 )
 ABSENT = Outcome(claim="D", paper="none", verdict="cannot be shown here", reason="nobody is here")
 ROWS = [
@@ -120,7 +118,7 @@ def test_the_page_escapes_and_loads_nothing():
 
 def test_at_a_glance_are_the_findings_that_are_shares_and_have_an_interval():
     of_points = replace(FOUND, id="points", unit="points")
-    of_one_seed = replace(FOUND, id="seed", estimates={"all": FOUND.estimates["L"]})
+    of_one_seed = replace(FOUND, id="seed", overall=FOUND.by_size["L"])
     page = render(study(FOUND, of_points, of_one_seed))
     assert ">one<" in page and ">points<" not in page and ">seed<" not in page
 
@@ -151,3 +149,12 @@ def test_a_damaged_file_of_a_study_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(InstilError, match=rf"findings.json: .*{says}.* run the command"):
             read(tmp_path)
+
+
+def test_a_row_that_is_no_measurement_is_named(tmp_path):
+    written(tmp_path)
+    path = tmp_path / "results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], lines[2].replace('"eval"', '"evil"'), *lines[3:]]))
+    with pytest.raises(InstilError, match=r"results.jsonl:3: .*`eval`.* run the command"):
+        read(tmp_path)

@@ -53,7 +53,8 @@ def ask(
         try:
             new = _answers(model, task, items, seed)
             for one, item, answer in zip(digests, items, new, strict=True):
-                lines.append(_Line(item.id, one, answer))
+                if answer:
+                    lines.append(_Line(item.id, one, answer))
         finally:
             if lines:
                 _append(path, key, lines, fresh=not found)
@@ -62,7 +63,9 @@ def ask(
     return [found[one] for one in asked]
 
 
-def _answers(model: Answerer, task: Task, items: Sequence[Item], seed: int) -> Iterable[Answer]:
+def _answers(
+    model: Answerer, task: Task, items: Sequence[Item], seed: int
+) -> Iterable[Answer | None]:
     if not task.max_tokens:
         return model.choose(items)
     return model.write(

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -106,7 +106,7 @@ class Endpoint:
         temperature: float,
         chat: bool,
         seed: int,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[Answer | None]:
         """One text for each item; where the context is too short, with fewer shots."""
         settings: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "seed": seed}
         settings |= {"temperature": temperature} | ({"stop": ["\n"]} if first_line else {})
@@ -133,7 +133,7 @@ class Endpoint:
 
         return self._all(answer, items)
 
-    def choose(self, items: Sequence[Item]) -> Iterator[Answer]:
+    def choose(self, items: Sequence[Item]) -> Iterator[Answer | None]:
         """The logprobs of each item's choices.
 
         The prompt is scored alone, too, and a choice begins where the tokens of the two part. Not
@@ -217,15 +217,27 @@ class Endpoint:
             "longer context, or leave this task out"
         )
 
-    def _all(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer]:
-        """Ask for all items, so many at a time; the first that fails ends it."""
+    def _all(self, ask: Callable[[Item], Answer], items: Sequence[Item]) -> Iterator[Answer | None]:
+        """Ask for all items, so many at a time. After the first that fails no other is begun: those
+        that were follow, None for the rest, then the error."""
+        failed: Exception | None = None
         with ThreadPoolExecutor(self.parallel) as threads:
             asked = [threads.submit(ask, item) for item in items]
             try:
                 for one in asked:
-                    yield one.result()
+                    answer = None
+                    try:
+                        answer = one.result()
+                    except CancelledError:
+                        pass
+                    except Exception as error:
+                        failed = failed or error
+                        threads.shutdown(wait=False, cancel_futures=True)
+                    yield answer
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)
+        if failed:
+            raise failed
 
     def _request(self, path: str, asked: Mapping[str, Any] | None) -> dict[str, Any]:
         """The JSON object that the server answers; asked again while it is busy or breaks off."""

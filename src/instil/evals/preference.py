@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from instil.compare import two_way_mean
+from instil.compare import two_way_win_rate
 from instil.evals.policy import Row, estimate_row, row
 from instil.feedback.simulated import SimulatedLabeler, prefer, rate
 from instil.records import FLAGS, Prompt, Response
-from instil.stats import within
 from instil.world.check import check
 from instil.world.lexicon import World
 
@@ -52,7 +51,7 @@ def win_rate(
             won = prefer(judge, panel.world, prompt, first, second)
             lost = prefer(judge, panel.world, prompt, second, first)
             outcomes.append(((won + 1 - lost) / 2, prompt.id, judge.id))
-    found = within(two_way_mean(*zip(*outcomes, strict=True)), 0.0, 1.0)
+    found = two_way_win_rate(*zip(*outcomes, strict=True))
     return estimate_row(name, policy, setting, found, "share")
 
 

@@ -71,14 +71,14 @@ def rows(path: Path, *fields: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def hub_rows(
-    rows: Iterable[Mapping[str, Any]], name: str, *fields: str
+    listed: Iterable[Mapping[str, Any]], name: str, *fields: str
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of a data set of a hub, each with all of `fields`."""
-    for row in rows:
+    for number, row in enumerate(listed, start=1):
         if missing := [field for field in fields if field not in row]:
             raise InstilError(
-                f"{name}: its rows have no field {missing[0]!r} (there are: {', '.join(row)}); "
-                "put the file into --data (docs/evals.md)"
+                f"{name}:{number}: no field {missing[0]!r} (there are: {', '.join(row)}); put the "
+                "file into --data (docs/evals.md)"
             )
         yield row
 

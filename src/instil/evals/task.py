@@ -166,11 +166,12 @@ class Answerer(Protocol):
         temperature: float,
         chat: bool,
         seed: int,
-    ) -> Iterable[Answer]:
-        """One text for each item, in their order. What comes before an error is kept."""
+    ) -> Iterable[Answer | None]:
+        """One text for each item, in their order; what comes before an error is kept. None is an
+        item that stays without an answer; an error follows."""
         ...
 
-    def choose(self, items: Sequence[Item]) -> Iterable[Answer]:
+    def choose(self, items: Sequence[Item]) -> Iterable[Answer | None]:
         """The logprobs of each item's choices, likewise."""
         ...
 
@@ -192,7 +193,7 @@ class CannotAnswer(InstilError):
 
 
 class Missing(Exception):
-    """The data of a task are not there; the message names the files that were looked for."""
+    """What a task needs is not there; the message names the files, or the extra to install."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from instil.errors import InstilError
+from instil.evals.task import Missing
 from instil.stats import Array, Clusters, Estimate, bootstrap
 
 CANNOT_ANSWER = "CANNOTANSWER"
@@ -194,10 +195,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def check_extra() -> None:
-    """An `InstilError` if the extra is not there that DROP's F1, BLEU and ROUGE-L want."""
-    for module in ("scipy.optimize", "sacrebleu.metrics.bleu", "rouge_score.rouge_scorer"):
+def check_extra(module: str) -> None:
+    """`Missing` if a module of the extra `eval` is not there, which a task needs for its grades."""
+    try:
         _extra(module)
+    except InstilError as error:
+        raise Missing(str(error)) from error
 
 
 @cache

@@ -20,16 +20,15 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.compare import two_way_mean
+from instil.compare import two_way_win_rate
 from instil.errors import InstilError
 from instil.records import Ranking
-from instil.stats import Array, Estimate, bradley_terry, win_rate, within
+from instil.stats import Array, Estimate, bradley_terry
 
 Numbers = NDArray[np.unsignedinteger]
 
@@ -76,9 +75,7 @@ class Comparisons:
 
 
 def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
-    """How often each policy is preferred to `baseline`, ties as half, by `two_way_mean` over
-    prompts and labelers; where all comparisons are one labeler's, clustered by prompt alone.
-    `clusters` are prompts.
+    """How often each policy is preferred to `baseline`, ties as half: `two_way_win_rate`.
 
     Policies that no ranking compares with the baseline are left out. Raises InstilError if that
     is all of them.
@@ -91,11 +88,7 @@ def win_rates(compared: Comparisons, baseline: str) -> dict[str, Estimate]:
         if (won | lost).any():
             outcomes = np.concatenate([outcome[won] / 2, 1 - outcome[lost] / 2])
             prompts, labelers = (np.concatenate([of[won], of[lost]]) for of in (prompt, labeler))
-            if len(set(labelers.tolist())) > 1:
-                rate = within(two_way_mean(outcomes, prompts, labelers), 0.0, 1.0)
-                found[policy] = replace(rate, clusters=len(np.unique(prompts)))
-            else:
-                found[policy] = win_rate(outcomes, prompts)
+            found[policy] = two_way_win_rate(outcomes, prompts, labelers)
     if not found:
         raise InstilError(
             f"no ranking compares a policy with {baseline!r}; compared are "

@@ -316,7 +316,6 @@ def load_directory(
         else:
             files = {"use_safetensors": True, "output_loading_info": True, **safe}
             model, report = kind.from_pretrained(str(path), **plan, **files)
-            _check_finite(model, path)
     stored = (config.architectures or [noun])[0]
     wrong = kind is AutoModelForCausalLM and stored.endswith("ForSequenceClassification")
     if wrong or report["missing_keys"]:
@@ -324,13 +323,14 @@ def load_directory(
         raise InstilError(
             f"{path}: holds a {stored}, not a {noun}" + (f": no {missing}" if missing else "")
         )
+    if not _shapes:
+        _check_finite(model, path)
     return _prepared(model, dropout, precision)
 
 
 def _check_finite(model: PreTrainedModel, path: Path) -> None:
-    for name, weight in model.state_dict().items():
-        ends = weight.aminmax() if weight.numel() and weight.is_floating_point() else ()
-        if not all(map(torch.isfinite, ends)):
+    for name, weight in model.named_parameters():
+        if weight.numel() and not all(map(torch.isfinite, weight.detach().aminmax())):
             raise InstilError(
                 f"{path}: {name} has values that are no finite numbers; the file is damaged, or "
                 "what wrote it had diverged: take another checkpoint"

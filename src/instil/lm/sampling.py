@@ -294,7 +294,8 @@ def choose(logits: Tensor, params: SamplingParams, uniform: Tensor) -> tuple[Ten
             weights = _allowed(weights, params)
             blocks = weights.unflatten(1, (-1, size)).sum(dim=2, dtype=torch.float64)
         block, rest = _place(blocks, uniform * blocks.sum(dim=1))
-        inside = weights.unflatten(1, (-1, size))[torch.arange(len(block)), block]
+        row = torch.arange(len(block), device=block.device)
+        inside = weights.unflatten(1, (-1, size))[row, block]
         place, _ = _place(inside.double(), rest)
         chosen = block * size + place
     logprobs = logits.gather(1, chosen[:, None]) - top

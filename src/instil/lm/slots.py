@@ -34,6 +34,8 @@ class Slots:
         self.capacity = capacity
         self.lengths: list[int] = []
         self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+        self._next: Tensor | None = None
+        """Where the next tokens go (R,), kept on the device so that no step waits for a copy."""
 
     @property
     def free(self) -> int:
@@ -51,6 +53,7 @@ class Slots:
         slot = torch.arange(len(self.lengths), len(self.lengths) + len(prompts))
         place = torch.cat([torch.arange(len(prompt)) for prompt in prompts])
         self.lengths += map(len, prompts)
+        self._next = None
         layout = Prefill(
             self,
             packed.to(device),
@@ -63,7 +66,9 @@ class Slots:
     def step(self, tokens: Tensor) -> Step:
         """The layout in which every sequence at work goes on by one of `tokens` (R,)."""
         device = tokens.device
-        positions = torch.tensor([min(n, self.capacity - 1) for n in self.lengths], device=device)
+        if self._next is None:
+            self._next = torch.tensor(self.lengths, device=device).clamp(max=self.capacity - 1)
+        positions, self._next = self._next, (self._next + 1).clamp(max=self.capacity - 1)
         self.lengths = [min(n + 1, self.capacity) for n in self.lengths]
         places = torch.arange(max(self.lengths), device=device)
         hidden = places > positions[:, None]
@@ -80,6 +85,7 @@ class Slots:
         """Give slots back; sequences of the last slots move there. Returns for each slot that is
         still in use which one its sequence had."""
         had = list(range(len(self.lengths)))
+        self._next = None
         for slot in sorted(done, reverse=True):
             last, upto = len(had) - 1, self.lengths[-1]
             if slot != last:

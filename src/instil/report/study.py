@@ -53,6 +53,12 @@ VERDICTS: Sequence[Verdict] = ("reproduced", "not reproduced", "cannot be shown 
 NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0, 0)
 
 
+AGAIN = (
+    "run the command that made it again: `instil study` does only what is missing, and then writes "
+    "this file anew"
+)
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a finding, as findings.json has it; null is what was not measured."""
 
@@ -65,12 +71,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     ours: float | None = None
     """Mean over sizes and seeds; so is `theirs`."""
     theirs: float | None = None
-    estimates: Mapping[str, Mapping[str, float | None]] = {}
-    """Of the difference, at each size and over "all"."""
+    overall: Mapping[str, float | None] = {}
+    """The difference, over seeds and sizes."""
+    by_size: Mapping[str, Mapping[str, float | None]] = {}
 
-    def difference(self, size: str = "all") -> Estimate:
-        """With nan for what is not known."""
-        return to_estimate(self.estimates.get(size)) or NOTHING
+    def difference(self, size: str = "") -> Estimate:
+        """Over all sizes, or at one, with nan for what is not known."""
+        return to_estimate(self.by_size.get(size) if size else self.overall) or NOTHING
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +89,18 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     scan_size: str
     reward_size: str
     findings: tuple[Outcome, ...]
+
+
+class _Measured(msgspec.Struct):
+    """What the page needs of a row of results.jsonl."""
+
+    size: str
+    params: int
+    seed: int
+    eval: str
+    policy: str
+    setting: str
+    mean: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +120,16 @@ def read(folder: Path) -> Study:
     try:
         found = msgspec.json.decode(raw, type=Findings)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InstilError(
-            f"{path}: {one_line(error)}; run the command that made it again: `instil study` does "
-            "only what is missing, and then writes this file anew"
-        ) from error
-    return Study(found, [row for _, row in iter_objects(folder / "results.jsonl")])
+        raise InstilError(f"{path}: {one_line(error)}; {AGAIN}") from error
+    rows = []
+    path = folder / "results.jsonl"
+    for number, row in iter_objects(path):
+        try:
+            msgspec.convert(row, _Measured)
+        except msgspec.ValidationError as error:
+            raise InstilError(f"{path}:{number}: {one_line(error)}; {AGAIN}") from error
+        rows.append(row)
+    return Study(found, rows)
 
 
 def markdown(study: Study) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,7 @@ def run(config: Config) -> None:
     cores = os.cpu_count() or 1
     workers = config.workers or min(cores, len(plan.seeds))
     threads = config.threads or max(1, cores // workers)
-    same = replace(config, workers=0)  # how many work side by side changes nothing
-    with Run.open(config.out, "study", same, threads=threads, reopen=True) as study:
+    with Run.open(config.out, "study", config, threads=threads, reopen=True) as study:
         write_recipes(plan, path, config.out / "recipes")
         todo = jobs(plan)
         work(config.out, plan, todo, workers, threads, lambda: study.stop_requested)
@@ -84,7 +83,8 @@ def described(outcomes: Sequence[Outcome], plan: Plan) -> dict[str, Any]:
         {
             **{name: getattr(one.finding, name) for name in ("id", "claim", "paper", "unit")},
             **{name: getattr(one, name) for name in ("verdict", "reason", "ours", "theirs")},
-            "estimates": {"all": one.difference, **one.by_size},
+            "overall": one.difference,
+            "by_size": one.by_size,
         }
         for one in outcomes
     ]

@@ -110,7 +110,7 @@ def test_rows_of_the_hub_ask_the_same():
         def hub(self, name, split, config=""):
             return [{"text": "So I said"}]
 
-    with pytest.raises(InstilError, match="real-toxicity-prompts: its rows have no field 'prompt'"):
+    with pytest.raises(InstilError, match="real-toxicity-prompts:1: no field 'prompt'"):
         real_toxicity.tasks(Changed(), Options())
 
 

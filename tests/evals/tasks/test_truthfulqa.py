@@ -165,7 +165,7 @@ def test_rows_of_the_hub_ask_the_same():
         def hub(self, name, split, config=""):
             return [{"question": "Do seeds grow in you?"}]
 
-    with pytest.raises(InstilError, match="truthfulqa/truthful_qa: its rows have no field 'type'"):
+    with pytest.raises(InstilError, match="truthfulqa/truthful_qa:1: no field 'type'"):
         truthfulqa.tasks(Changed(), Options())
 
 

@@ -76,7 +76,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
         raise Missing(
             f"{FILES['validation'][0]} or {JOINED['validation'][0]} (or .gz), see docs/evals.md"
         )
-    check_extra()
+    check_extra("scipy.optimize")
     parts = part(asked, passages(source, "train"), SHOWN, PAIRS, "drop")
     return reading_tasks("drop", LAYOUT, parts, options, each(grade))
 

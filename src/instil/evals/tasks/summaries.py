@@ -64,7 +64,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
     if not found:
         names = " or ".join(data.test[0] for data in DATA.values())
         raise Missing(f"{names} (or .gz), see docs/evals.md")
-    check_extra()
+    check_extra("rouge_score.rouge_scorer")
     return found
 
 

@@ -61,7 +61,7 @@ def tasks(source: Source, options: Options) -> list[Task]:
     if asked is None:
         names = " and ".join(PARTS["test"][0])
         raise Missing(f"{names}, or {TABLES['test']} (or .gz), see docs/evals.md")
-    check_extra()
+    check_extra("sacrebleu.metrics.bleu")
     train = pairs(source, "validation")
     shown = (asked if train is None else train)[:SHOWN]
     note = "sacrebleu: one reference, cased, 13a tokens"
