@@ -63,9 +63,10 @@ def test_a_two_way_win_rate_rises_with_its_wins():
     assert two_way_win_rate([1, 1, 0.5, 0], PROMPTS, LABELERS).high == 1
 
 
-def test_the_win_rate_of_one_labeler_is_over_prompts():
+@pytest.mark.parametrize("labelers", [["ann"] * 4, ["ann", "bob"] * 2])
+def test_the_win_rate_of_one_or_two_labelers_is_over_prompts(labelers):
     outcomes, prompts = [1, 0, 0.5, 1], ["p", "p", "q", "r"]
-    assert two_way_win_rate(outcomes, prompts, ["ann"] * 4) == win_rate(outcomes, prompts)
+    assert two_way_win_rate(outcomes, prompts, labelers) == win_rate(outcomes, prompts)
 
 
 def test_one_labeler_says_nothing_of_others():

@@ -65,13 +65,12 @@ def two_way_mean(values: ArrayLike, prompts: Clusters, labelers: Clusters) -> Es
 def two_way_win_rate(outcomes: ArrayLike, prompts: Clusters, labelers: Clusters) -> Estimate:
     """`two_way_mean` of outcomes in [0, 1], `within` them; `clusters` is the number of prompts.
 
-    Where all outcomes are one labeler's they are clustered by prompt alone: nothing is said of
-    other labelers.
+    One labeler, or two, are too few to say anything of others: where there are no more, outcomes
+    are clustered by prompt alone.
     """
     over_prompts = mean_estimate(outcomes, prompts)
-    found = two_way_mean(outcomes, prompts, labelers)
-    if len(set(labelers)) == 1:
-        found = over_prompts
+    several = len(set(labelers)) > 2
+    found = two_way_mean(outcomes, prompts, labelers) if several else over_prompts
     return within(replace(found, clusters=over_prompts.clusters), 0.0, 1.0)
 
 

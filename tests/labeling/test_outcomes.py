@@ -61,21 +61,23 @@ def test_several_responses_and_labelers_of_a_prompt_are_one_cluster():
 
 
 def test_labelers_who_disagree_make_a_win_rate_less_sure():
-    # ann always prefers ppo, bob never: not forty independent outcomes but two tastes
+    # ann always prefers ppo, bob and cid never: not sixty independent outcomes but three tastes
     rankings = [
         found
         for number in range(20)
         for found in (
             ranking(f"p{number}", "ppo", "sft"),
             ranking(f"p{number}", "sft", "ppo", labeler="bob"),
+            ranking(f"p{number}", "sft", "ppo", labeler="cid"),
         )
     ]
     found = win_rates(Comparisons(policies(rankings), rankings), "sft")["ppo"]
-    assert (found.mean, found.n, found.clusters) == (0.5, 40, 20)
-    # the residuals of a labeler sum to 10: V = 2/1 (100 + 100) / 40^2; those of a prompt to 0
-    assert found.stderr == pytest.approx(0.5)
+    assert (found.mean, found.n, found.clusters) == (pytest.approx(1 / 3), 60, 20)
+    # residuals of the labelers sum to 40/3, -20/3 and -20/3: V = 3/2 * 2400/9 / 60^2 = 1/9; those
+    # of a prompt to 0
+    assert found.stderr == pytest.approx(1 / 3)
     assert (found.low, found.high) == (0, 1)
-    alone = win_rates(Comparisons(policies(rankings), rankings[::2]), "sft")["ppo"]
+    alone = win_rates(Comparisons(policies(rankings), rankings[::3]), "sft")["ppo"]
     assert (alone.mean, alone.clusters) == (1, 20)
 
 
