@@ -3,8 +3,8 @@
 A ranking of K responses is K (K - 1) / 2 comparisons; those of two responses of one policy say
 nothing. All that comes from one prompt is one cluster: its comparisons, its labelers, and both
 orders of showing a pair, where a judge saw both. So each order counts for itself, and a judge who
-only likes what is shown first comes to 0.5. All that comes from one labeler is a cluster too: win
-rates are for new prompts and new labelers. Strengths are for new prompts.
+only likes what is shown first comes to 0.5. All that comes from one labeler is a cluster too, where
+there are three or more: win rates are then for new labelers as well. Strengths are for new prompts.
 
 Strengths are those of Davidson's model, not Rao and Kupper's. In it the odds between two policies
 are what they are when ties are left out, and all that the fit takes from a policy's comparisons is
