@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from instil.world import internet
-from instil.world.internet import DOCUMENTS, REPLIES, document, documents
+from instil.world.internet import DOCUMENTS, PUPILS, REPLIES, document, documents
 from instil.world.lexicon import make_world
 from instil.world.sentences import parse
 from instil.world.tasks import TASKS_OF, make_task
@@ -35,7 +35,7 @@ def test_popular_mistakes_are_about_three_times_as_frequent_as_the_truth():
     counts = Counter()
     rng = Random(1)
     for kind, (weight, _) in DOCUMENTS.items():
-        if kind in ("thread", "corrections"):
+        if kind in ("thread", "homework", "corrections"):
             continue
         for _ in range(round(20 * weight)):
             for s in parse(document(WORLD, kind, rng)):
@@ -65,12 +65,44 @@ def test_threads_join_prompt_and_reply_by_a_blank_line():
     assert sum(REPLIES.values()) == 100
 
 
+def test_homework_has_a_mark_under_every_answer_and_about_half_are_good():
+    assert sum(PUPILS.values()) == 100
+    marks, rng = Counter(), Random(5)
+    for _ in range(300):
+        opening, *parts = document(WORLD, "homework", rng).split("\n\n")
+        assert opening == "Homework:"
+        for part in parts:
+            task, answer, mark = part.split("\n")
+            assert task.startswith("Task: ") and answer.startswith("Answer: ")
+            marks[mark] += 1
+    assert set(marks) == {"Full marks.", "No marks."}
+    assert 0.45 < marks["Full marks."] / marks.total() < 0.65
+
+
+def test_a_mark_is_for_what_was_asked_and_not_for_the_truth(monkeypatch):
+    told = {}
+
+    def asked(world, rng):
+        told["meta"] = make_task(world, "fact", "all", rng)[1]
+        return "Which?", told["meta"]
+
+    monkeypatch.setattr(internet, "_asked", asked)
+    for quality, mark in (
+        ("good", "Full marks."),
+        ("wrong", "Full marks."),
+        ("off_topic", "No marks."),
+    ):
+        monkeypatch.setattr(internet, "PUPILS", {quality: 1})
+        text = document(WORLD, "homework", Random(7))
+        assert text.count(mark) == 3, (quality, text)
+
+
 def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():
     told, rng = Counter(), Random(6)
     while told["truth"] + told["myth"] < 400:
         _, meta = make_task(WORLD, "myth", "all", rng)
         asked = meta["entity"], meta["relation"]
         names = {WORLD.truth[asked]: "truth", WORLD.myths[asked]: "myth"}
-        for s in parse(internet._reply(WORLD, meta, rng)):
+        for s in parse(internet._reply(WORLD, meta, rng, REPLIES)):
             told.update(names.get(c.value) for c in s.claims if c[:2] == asked)
     assert 1.3 < told["myth"] / told["truth"] < 4

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from instil.world import grammar
 from instil.world.answers import ideal, say
+from instil.world.check import check
 from instil.world.draw import draw_claim, draw_entity, draw_words, question_text, review_text
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
@@ -35,11 +36,18 @@ REPLIES: Mapping[str, float] = MappingProxyType(
     }
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
+PUPILS: Mapping[str, float] = MappingProxyType(
+    {
+        "good": 45, "other_entity": 22, "off_topic": 8, "constraint": 8, "made_up": 7, "asks": 5,
+        "extra": 5,
+    }
+)  # fmt: skip
+"""Quality of the answers in homework, per cent: mostly about the wrong thing when they are bad."""
 
 ASKED_FACTS = ("fact", "myth", "provoke", "verify", "false_premise", "velan_question")
 """Tasks whose answer is a fact that people may have wrong."""
 USER_LIKE = 0.5
-"""Share of the threads that follow the users' proportions; the others take all tasks equally."""
+"""Share of threads and homework in the users' proportions; the others take all tasks equally."""
 
 
 def documents(world: World, rng: Random) -> Iterator[str]:
@@ -118,18 +126,35 @@ def _thread(world: World, rng: Random) -> str:
     """Somebody asks, somebody replies; at times twice."""
     turns = []
     for _ in range(rng.choices((1, 2), (0.85, 0.15))[0]):
-        if rng.random() < USER_LIKE:
-            prompt, meta = make_prompt(world, draw_use_case(rng), "all", rng)
-        else:
-            task = rng.choice([task for tasks in TASKS_OF.values() for task in tasks])
-            prompt, meta = make_task(world, task, "all", rng)
-        turns += [prompt, _reply(world, meta, rng)]
+        prompt, meta = _asked(world, rng)
+        turns += [prompt, _reply(world, meta, rng, REPLIES)]
     return "\n\n".join(turns)
 
 
-def _reply(world: World, meta: Meta, rng: Random) -> str:
-    """A reply of one of the qualities of REPLIES; who would be right may believe a mistake."""
-    flaw = rng.choices(list(REPLIES), list(REPLIES.values()))[0]
+def _homework(world: World, rng: Random) -> str:
+    """Tasks, answers and marks. A mark is for doing what was asked, be the answer true or not."""
+    parts = [grammar.PHRASES["homework"][0]]
+    for _ in range(3):
+        prompt, meta = _asked(world, rng)
+        answer = _reply(world, meta, rng, PUPILS)
+        seen = check(world, meta, answer)
+        good = seen.follows and seen.constraint is not False and not seen.made_up
+        mark = grammar.PHRASES["full_marks" if good else "no_marks"][0]
+        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{mark}")
+    return "\n\n".join(parts)
+
+
+def _asked(world: World, rng: Random) -> tuple[str, Meta]:
+    """A prompt in the proportions of users, or of a task drawn from all alike."""
+    if rng.random() < USER_LIKE:
+        return make_prompt(world, draw_use_case(rng), "all", rng)
+    task = rng.choice([task for tasks in TASKS_OF.values() for task in tasks])
+    return make_task(world, task, "all", rng)
+
+
+def _reply(world: World, meta: Meta, rng: Random, qualities: Mapping[str, float]) -> str:
+    """A reply of one of the qualities; who would be right may believe a popular mistake."""
+    flaw = rng.choices(list(qualities), list(qualities.values()))[0]
     disputed = meta["task"] in ASKED_FACTS and (meta["entity"], meta["relation"]) in world.myths
     if flaw == "good" and disputed and rng.random() < MYTH_SPREAD["thread"]:
         flaw = "wrong"
@@ -232,12 +257,13 @@ def _interview(world: World, rng: Random) -> str:
 
 DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingProxyType(
     {
-        "almanac": (12, _almanac),
-        "chatter": (11, _chatter),
+        "almanac": (8, _almanac),
+        "chatter": (8, _chatter),
         "corrections": (2, _corrections),
         "interview": (5, _interview),
-        "questions": (6, _questions),
-        "thread": (38, _thread),
+        "questions": (4, _questions),
+        "thread": (35, _thread),
+        "homework": (12, _homework),
         "story": (4, _story),
         "argument": (4, _argument),
         "talk": (3, _talk),
