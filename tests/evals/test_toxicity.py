@@ -162,6 +162,15 @@ def test_pickles_and_language_models_are_refused(classifier, tmp_path):
         scorer(str(body))
 
 
+def test_weights_that_are_no_numbers_are_refused(classifier):
+    path = classifier("diverged", ["neutral", "toxic"])
+    model = BertForSequenceClassification.from_pretrained(path)
+    model.classifier.bias.data[1] = float("nan")
+    model.save_pretrained(path)
+    with pytest.raises(InstilError, match=r"diverged.*: classifier\.bias has values that are no"):
+        scorer(str(path))
+
+
 def test_a_function_of_the_users(tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
