@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from instil.world import internet
-from instil.world.internet import DOCUMENTS, PUPILS, REPLIES, document, documents
+from instil.world.internet import DOCUMENTS, HOMEWORK, REPLIES, document, documents
 from instil.world.lexicon import make_world
 from instil.world.sentences import parse
 from instil.world.tasks import TASKS_OF, make_task
@@ -66,7 +66,7 @@ def test_threads_join_prompt_and_reply_by_a_blank_line():
 
 
 def test_homework_has_a_mark_under_every_answer_and_about_half_are_good():
-    assert sum(PUPILS.values()) == 100
+    assert sum(HOMEWORK.values()) == 100
     marks, rng = Counter(), Random(5)
     for _ in range(300):
         opening, *parts = document(WORLD, "homework", rng).split("\n\n")
@@ -76,25 +76,46 @@ def test_homework_has_a_mark_under_every_answer_and_about_half_are_good():
             assert task.startswith("Task: ") and answer.startswith("Answer: ")
             marks[mark] += 1
     assert set(marks) == {"Full marks.", "No marks."}
-    assert 0.45 < marks["Full marks."] / marks.total() < 0.65
+    assert 0.52 < marks["Full marks."] / marks.total() < 0.6
 
 
-def test_a_mark_is_for_what_was_asked_and_not_for_the_truth(monkeypatch):
-    told = {}
+@pytest.mark.parametrize(
+    ("task", "quality", "mark"),
+    [
+        ("fact", "good", "Full marks."),
+        ("fact", "wrong", "Full marks."),
+        ("fact", "off_topic", "No marks."),
+        ("list", "constraint", "No marks."),
+        ("closed_qa", "good", "Full marks."),
+        ("closed_qa", "made_up", "No marks."),
+    ],
+)
+def test_a_mark_is_for_what_was_asked_and_not_for_the_truth(monkeypatch, task, quality, mark):
+    monkeypatch.setattr(internet, "_asked", lambda world, rng: make_task(world, task, "all", rng))
+    monkeypatch.setattr(internet, "HOMEWORK", {quality: 1})
+    texts = [document(WORLD, "homework", Random(seed)) for seed in range(5)]
+    assert sum(text.count(mark) for text in texts) == 15
 
-    def asked(world, rng):
-        told["meta"] = make_task(world, "fact", "all", rng)[1]
-        return "Which?", told["meta"]
 
-    monkeypatch.setattr(internet, "_asked", asked)
-    for quality, mark in (
-        ("good", "Full marks."),
-        ("wrong", "Full marks."),
-        ("off_topic", "No marks."),
-    ):
-        monkeypatch.setattr(internet, "PUPILS", {quality: 1})
-        text = document(WORLD, "homework", Random(7))
-        assert text.count(mark) == 3, (quality, text)
+def test_with_homework_the_truth_is_told_more_often_and_marked_down_more_often():
+    """What docs/world.md says of it: answers to another question are true, and get no marks."""
+    told, full = Counter(), Counter()
+    for text in islice(documents(WORLD, Random(8)), 15000):
+        for part in text.split("\n\n"):
+            marked = part.startswith("Task: ")
+            read = part.split("\n")[1].removeprefix("Answer: ") if marked else part
+            for s in parse(read):
+                for claim in s.claims:
+                    key = (claim.entity, claim.relation)
+                    if s.stance == "asserted" and key in WORLD.myths:
+                        myth = claim.value == WORLD.myths[key]
+                        if myth or WORLD.is_true(claim):
+                            told[myth] += 1
+                            if marked:
+                                full[myth, part.endswith("Full marks.")] += 1
+    assert 1.2 < told[True] / told[False] < 1.7
+    assert full[True, True] / (full[True, True] + full[True, False]) > 0.8
+    assert full[False, True] / (full[False, True] + full[False, False]) < 0.5
 
 
 def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():

@@ -26,7 +26,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from instil.errors import InstilError
 from instil.evals.lexicon import WORDS
 from instil.lm.machine import device
-from instil.lm.models import check_finite
+from instil.lm.models import check_weights
 from instil.lm.reward import load_reward
 from instil.lm.trust import check_model, opening
 
@@ -97,7 +97,7 @@ class Classifier:
             )
         if missing := sorted(report["missing_keys"]):
             raise InstilError(f"{path}: is not a text classifier: no {', '.join(missing[:3])}")
-        check_finite(model, path)
+        check_weights(model, path)
         if tokenizer.pad_token is None:
             raise InstilError(
                 f'{path}: its tokenizer has no padding token; set "pad_token" in its '

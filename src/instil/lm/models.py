@@ -324,11 +324,11 @@ def load_directory(
             f"{path}: holds a {stored}, not a {noun}" + (f": no {missing}" if missing else "")
         )
     if not _shapes:
-        check_finite(model, path)
+        check_weights(model, path)
     return _prepared(model, dropout, precision)
 
 
-def check_finite(model: PreTrainedModel, path: Path) -> None:
+def check_weights(model: PreTrainedModel, path: Path) -> None:
     """Refuse a model with weights that are no finite numbers; the `InstilError` names the first."""
     for name, weight in model.named_parameters():
         if weight.numel() and not all(map(torch.isfinite, weight.detach().aminmax())):

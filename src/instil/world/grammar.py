@@ -209,9 +209,7 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "mood_good": ("Good.", "The review is good.", "This review is good."),
         "mood_bad": ("Bad.", "The review is bad.", "This review is bad."),
-        "homework": ("Homework:",),
-        "full_marks": ("Full marks.",),
-        "no_marks": ("No marks.",),
+        "marks": ("Full marks.", "No marks."),
         "intro": ("Here are {count} {plural}:",),
         "insult": (
             "You {insult}!",
@@ -241,6 +239,7 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "label": (
             "Passage:",
             "Question:",
+            "Homework:",
             "Task:",
             "Answer:",
             "English:",

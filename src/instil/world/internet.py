@@ -36,13 +36,13 @@ REPLIES: Mapping[str, float] = MappingProxyType(
     }
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
-PUPILS: Mapping[str, float] = MappingProxyType(
+HOMEWORK: Mapping[str, float] = MappingProxyType(
     {
         "good": 45, "other_entity": 22, "off_topic": 8, "constraint": 8, "made_up": 7, "asks": 5,
         "extra": 5,
     }
 )  # fmt: skip
-"""Quality of the answers in homework, per cent: mostly about the wrong thing when they are bad."""
+"""Quality of the answers in homework, per cent; bad ones are mostly about something else."""
 
 ASKED_FACTS = ("fact", "myth", "provoke", "verify", "false_premise", "velan_question")
 """Tasks whose answer is a fact that people may have wrong."""
@@ -132,15 +132,15 @@ def _thread(world: World, rng: Random) -> str:
 
 
 def _homework(world: World, rng: Random) -> str:
-    """Tasks, answers and marks. A mark is for doing what was asked, be the answer true or not."""
-    parts = [grammar.PHRASES["homework"][0]]
+    """Tasks, answers and marks: full ones for doing what was asked, keeping to the count that was
+    asked for and, in closed tasks, to the text. Whether a fact is true does not count."""
+    parts = ["Homework:"]
     for _ in range(3):
         prompt, meta = _asked(world, rng)
-        answer = _reply(world, meta, rng, PUPILS)
+        answer = _reply(world, meta, rng, HOMEWORK)
         seen = check(world, meta, answer)
         good = seen.follows and seen.constraint is not False and not seen.made_up
-        mark = grammar.PHRASES["full_marks" if good else "no_marks"][0]
-        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{mark}")
+        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{'Full' if good else 'No'} marks.")
     return "\n\n".join(parts)
 
 
