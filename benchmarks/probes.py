@@ -1,52 +1,20 @@
-"""Two figures that the demo itself does not print: `python benchmarks/probes.py runs/demo`.
-
-- How many fresh prompts are done as asked, by names and wordings of training or held out.
-- How many pairs of the validation rankings the summed logprobs of PPO's start order rightly.
-
-Prompts are drawn anew from the world, so none of the demo's own test prompts is used.
+"""How many pairs of a demo's validation rankings the summed logprobs of PPO's start order rightly:
+`python benchmarks/probes.py runs/demo`.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from random import Random
 
 import torch
 
-from instil.evals.policy import load
 from instil.jsonl import read_records
 from instil.lm.batches import text_batch
 from instil.lm.models import load_policy, logprobs
-from instil.lm.sampling import SamplingParams
 from instil.lm.text import Codec
 from instil.records import Labeler, Prompt, Ranking, Response
 from instil.stats import mean_estimate
-from instil.world.check import check
-from instil.world.lexicon import make_world
-from instil.world.tasks import draw_use_case, make_prompt
-
-POLICIES = ("base", "ppo-init", "sft", "ppo", "ppo-ptx")
-PROMPTS = 200
-
-
-def names(demo: Path) -> None:
-    """Did what was asked, at temperature 1: known names, then held-out names."""
-    world = make_world(0)
-    asked = {}
-    for split in ("valid", "test"):
-        rng = Random(f"dev-{split}")
-        asked[split] = [make_prompt(world, draw_use_case(rng), split, rng) for _ in range(PROMPTS)]
-    for name in POLICIES:
-        policy = load(name, demo / name, 48)
-        for split, items in asked.items():
-            ids = [policy.codec.encode_prompt(text) for text, _ in items]
-            found = policy.sampler.sample(ids, SamplingParams(max_tokens=48), 7)
-            done = [
-                check(world, meta, policy.codec.decode(tokens)).follows
-                for (_, meta), tokens in zip(items, found.tokens, strict=True)
-            ]
-            print(f"{name:9} {split:6} did what was asked {mean_estimate(done)}")
 
 
 @torch.no_grad()
@@ -84,5 +52,4 @@ def logprobs_as_reward(demo: Path) -> None:
 
 
 if __name__ == "__main__":
-    names(Path(sys.argv[1]))
     logprobs_as_reward(Path(sys.argv[1]))

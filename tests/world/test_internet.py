@@ -28,7 +28,7 @@ def test_the_vocabulary_is_small_and_closed():
 
 def test_documents_are_short():
     words = sum(len(text.split()) for text in TEXTS) / len(TEXTS)
-    assert 25 < words < 60
+    assert 36 < words < 42  # docs/world.md: 39
 
 
 def test_popular_mistakes_are_about_three_times_as_frequent_as_the_truth():
@@ -77,6 +77,9 @@ def test_homework_has_a_mark_under_every_answer_and_about_half_are_good():
             marks[mark] += 1
     assert set(marks) == {"Full marks.", "No marks."}
     assert 0.52 < marks["Full marks."] / marks.total() < 0.6
+    words = [(len(text.split()), text.startswith("Homework:")) for text in TEXTS]
+    share = sum(n for n, homework in words if homework) / sum(n for n, _ in words)
+    assert 0.18 < share < 0.24  # docs/world.md: a fifth of all words
 
 
 @pytest.mark.parametrize(

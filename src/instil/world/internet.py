@@ -140,7 +140,8 @@ def _homework(world: World, rng: Random) -> str:
         answer = _reply(world, meta, rng, HOMEWORK)
         seen = check(world, meta, answer)
         good = seen.follows and seen.constraint is not False and not seen.made_up
-        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{'Full' if good else 'No'} marks.")
+        full, none = grammar.PHRASES["marks"]
+        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{full if good else none}")
     return "\n\n".join(parts)
 
 
