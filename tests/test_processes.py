@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -26,13 +25,13 @@ def test_a_job_waits_for_those_it_needs_and_what_is_done_is_left_alone(tmp_path)
     told = []
     jobs = {
         "last": Job(print, ("last",), tmp_path / "last.log", ("slow", "done")),
-        "slow": Job(time.sleep, (2.0,), tmp_path / "deep" / "slow.log"),
+        "slow": Job(time.sleep, (1.0,), tmp_path / "deep" / "slow.log"),
         "quick": Job(print, ("said", "by quick"), tmp_path / "quick.log"),
         "done": Job(print, ("done",), tmp_path / "done.log"),
     }
     work(jobs, 2, never, lambda name, seconds: told.append((name, seconds)), ["done"])
-    assert [name for name, _ in told][-1] == "last" and {*dict(told)} == {"quick", "slow", "last"}
-    assert dict(told)["slow"] >= 2.0
+    assert [name for name, _ in told] == ["quick", "slow", "last"]
+    assert dict(told)["slow"] >= 1.0
     assert (tmp_path / "quick.log").read_text() == "said by quick\n"
     assert (tmp_path / "deep" / "slow.log").read_text() == ""
     assert not (tmp_path / "done.log").exists()
@@ -45,25 +44,11 @@ def test_a_job_that_fails_ends_those_beside_it_and_its_log_says_why(tmp_path):
         "after": Job(print, ("after",), tmp_path / "after.log", ("bad",)),
     }
     began = time.monotonic()
-    with pytest.raises(InstilError, match=r"bad: .*missing\.jsonl: .* \(see .*bad\.log\)"):
+    with pytest.raises(InstilError, match=r"bad: failed, see .*bad\.log; the same command goes on"):
         work(jobs, 2, never, lambda name, seconds: None)
     assert time.monotonic() - began < 100
     assert "missing.jsonl" in (tmp_path / "bad.log").read_text()
     assert not (tmp_path / "after.log").exists()
-
-
-def test_a_job_that_is_killed_is_told_by_its_signal(tmp_path):
-    jobs = {"killed": Job(signal.raise_signal, (signal.SIGKILL,), tmp_path / "killed.log")}
-    with pytest.raises(InstilError, match=r"killed: ended by signal 9, perhaps for want of memory"):
-        work(jobs, 1, never, lambda name, seconds: None)
-
-
-def test_ctrl_c_is_for_the_caller_alone(tmp_path):
-    """A terminal sends SIGINT to the whole group of the caller; a job has a group of its own."""
-    code = "import os; os._exit(os.getpgid(0) == os.getpid())"
-    jobs = {"own": Job(exec, (code,), tmp_path / "own.log")}
-    with pytest.raises(InstilError, match=r"own: exit status 1"):
-        work(jobs, 1, never, lambda name, seconds: None)
 
 
 def test_a_stop_ends_what_runs(tmp_path):

@@ -38,12 +38,12 @@ from instil.lm.machine import settle
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.sampling import SamplingParams
-from instil.records import Demonstration, Labeler, Prompt, Ranking, Response, Text
+from instil.records import Demonstration, Labeler, Prompt, Ranking, Response
 from instil.runs import Run, say, write_json
 from instil.stages import once, side_by_side
 from instil.stats import best_of_n_kl
 from instil.train import ppo, pretrain, rm, sft
-from instil.world.internet import documents, threads
+from instil.world.internet import documents
 from instil.world.lexicon import World, make_world
 from instil.world.users import raw_prompts
 
@@ -99,12 +99,12 @@ def run(config: Config) -> None:
     recipe = config.recipe or recipes.find("demo-fast" if config.fast else "demo")
     with Run.open(config.out, "demo", config, threads=torch.get_num_threads(), reopen=True) as demo:
         story = Story(config.out, recipe, config.seed)
-        cores = 0 if torch.cuda.is_available() else torch.get_num_threads()
         for name, stage in story.stages():
             if demo.stop_requested:
                 raise KeyboardInterrupt
-            task = (SIDE_BY_SIDE.get(name, ()), do_stage, (config.out, recipe, config.seed))
-            side_by_side(config.out, *task, cores, lambda: demo.stop_requested)
+            if name in SIDE_BY_SIDE and not torch.cuda.is_available():
+                what = (config.out, SIDE_BY_SIDE, do_stage, (config.out, recipe, config.seed))
+                side_by_side(*what, torch.get_num_threads(), lambda: demo.stop_requested)
             once(config.out, name, stage)
         demo.finish()
     report.run(report.Config(run=config.out, out=config.out / "report.html"))
@@ -113,8 +113,8 @@ def run(config: Config) -> None:
         say(line)
 
 
-SIDE_BY_SIDE = {"rm-text": ("rm-text", "responses"), "sft": ("ppo-ptx", "sft", "ppo")}
-"""The first of some stages that do not need each other -> all of them, the longest first."""
+SIDE_BY_SIDE = ("ppo-ptx", "sft", "ppo")
+"""Stages that need the reward model but not each other; the longest first."""
 
 
 def do_stage(name: str, threads: int, out: Path, recipe: Path, seed: int) -> None:
@@ -171,16 +171,12 @@ class Story:
         }
 
     def train_on_contrast(self) -> dict[str, Any]:
-        """What the reward model starts from: rankings, without labelers, of threads in the wordings
-        and about the names of the training split."""
-        data, rng = self.data / "contrast", Random(f"threads {self.seed}")
-        settings = recipes.from_recipe(
-            contrast.Config, self.recipe, "contrast", text=(data / "text.jsonl",), out=data
+        """What the reward model starts from: rankings of the text's threads, without labelers."""
+        data = self.data / "contrast"
+        given = {"text": (self.data / "text.jsonl",), "source": "thread", "seed": self.seed}
+        contrast.run(
+            recipes.from_recipe(contrast.Config, self.recipe, "contrast", out=data, **given)
         )
-        if not (data / "rankings.jsonl").exists():
-            found = itertools.islice(threads(self.world, rng, "train"), settings.limit)
-            write_records(data / "text.jsonl", (Text(text=text) for text in found))
-            contrast.run(settings)
         files = {name: (data / f"{name}.jsonl",) for name in ("prompts", "responses", "rankings")}
         return self.train(rm, "rm-text", "rm-text", model=self.out / "ppo-init", **files)
 
@@ -208,7 +204,7 @@ class Story:
     def write_world(self) -> dict[str, Any]:
         """Pretraining text and the users' raw log."""
         texts = itertools.islice(documents(self.world, Random(self.seed)), self.size.documents)
-        write_records(self.data / "text.jsonl", (Text(text=text) for text in texts))
+        write_records(self.data / "text.jsonl", texts)
         settings = self.intake_config()
 
         def split_of(user: str) -> str:
@@ -268,14 +264,16 @@ class Story:
     def sample_responses(self) -> dict[str, Any]:
         """K responses to each prompt that will be ranked: three of four by PPO's start, the rest
         by the base model."""
+        policies = {name: self.policy(name) for name in ("ppo-init", "base")}
         asked: dict[str, list[tuple[Prompt, int]]] = {"ppo-init": [], "base": []}
         for prompt in itertools.chain(*self.ranked_prompts().values()):
+            count = ask.how_many(prompt.id, self.seed)
             rng = Random(f"writers {self.seed} {prompt.id}")
-            for number in range(ask.how_many(prompt.id, self.seed)):
+            for number in range(count):
                 asked["base" if rng.random() < 0.25 else "ppo-init"].append((prompt, number))
         responses = []
         for name, places in asked.items():
-            policy = self.policy(name)
+            policy = policies[name]
             ids = [policy.codec.encode_prompt(prompt.text) for prompt, _ in places]
             params = SamplingParams(max_tokens=policy.max_tokens, temperature=1.0)
             samples = policy.sampler.sample(ids, params, self.seed)
@@ -374,11 +372,17 @@ class Story:
         for ranking in read_records(self.data / "rankings.jsonl", Ranking):
             kind = (prompts[ranking.prompt_id].split, groups[ranking.labeler_id])
             by_kind.setdefault(kind, []).append(ranking)
-        people, rows = {"training": self.training, "held-out": self.held_out}, []
-        for (split, group), found in sorted(by_kind.items()):
-            share = ask.ceiling(self.world, people[group], prompts, responses, found)
-            rows.append(estimate_row("rm_ceiling", "truth", f"{split} {group}", share, "share"))
-        return rows
+        people = {"training": self.training, "held-out": self.held_out}
+        return [
+            estimate_row(
+                "rm_ceiling",
+                "truth",
+                f"{split} {group}",
+                ask.ceiling(self.world, people[group], prompts, responses, found),
+                "share",
+            )
+            for (split, group), found in sorted(by_kind.items())
+        ]
 
     def summary(self) -> list[str]:
         """The headline numbers as lines."""

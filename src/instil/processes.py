@@ -36,12 +36,12 @@ def work(
     jobs: Mapping[str, Job],
     workers: int,
     stop: Callable[[], bool],
-    on_done: Callable[[str, float], None],
+    told: Callable[[str, float], None],
     done: Iterable[str] = (),
 ) -> None:
-    """Do every job that is not in `done`, `workers` at a time, in their order; `on_done` gets the
-    name and the seconds of each. Raises an InstilError when one fails, and KeyboardInterrupt after
-    `stop()`; what runs then is asked, by SIGTERM, to stop after its step."""
+    """Do every job that is not in `done`, `workers` at a time, in their order; `told` gets the name
+    and the seconds of each. Raises an InstilError when one fails, and KeyboardInterrupt after
+    `stop()`; what runs then is asked to stop after its step."""
     context = get_context("spawn")
     finished = set(done)
     waiting = [name for name in jobs if name not in finished]
@@ -61,10 +61,12 @@ def work(
             if stop():
                 raise KeyboardInterrupt
             for name in [name for name, process in running.items() if not process.is_alive()]:
-                if status := running.pop(name).exitcode:
-                    raise InstilError(f"{name}: {_reason(status, jobs[name].log)}")
+                if running.pop(name).exitcode:
+                    raise InstilError(
+                        f"{name}: failed, see {jobs[name].log}; the same command goes on"
+                    )
                 finished.add(name)
-                on_done(name, time.monotonic() - began[name])
+                told(name, time.monotonic() - began[name])
     finally:
         for process in running.values():
             process.terminate()
@@ -72,17 +74,7 @@ def work(
             process.join()
 
 
-def _reason(status: int, log: Path) -> str:
-    """Why a job failed, and where to read more."""
-    if status < 0:
-        killer = f"ended by signal {-status}"
-        return f"{killer}, perhaps for want of memory, see {log}; the same command goes on"
-    said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{said[-1] if said else f'exit status {status}'} (see {log})"
-
-
 def _child(parent: int, job: Job) -> None:
-    os.setpgrp()  # Ctrl-C is for the caller, who asks once
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("ab") as log:

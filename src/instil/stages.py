@@ -8,6 +8,7 @@ stages of one story at a time.
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,9 +29,12 @@ def once(out: Path, name: str, stage: Callable[[], Mapping[str, Any]]) -> None:
     found = stage()
     out.mkdir(parents=True, exist_ok=True)
     row = {"stage": name, "seconds": round(time.monotonic() - started, 2), "peak_mb": peak_mb()}
-    with (out / "stages.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # until it is closed
         write_lines(out / "stages.jsonl", [*stages_done(out), {**row, **found}])
+    finally:
+        os.close(folder)
 
 
 def side_by_side(
@@ -41,13 +45,13 @@ def side_by_side(
     threads: int,
     stop: Callable[[], bool],
 ) -> None:
-    """Those of the stages that are not done, each in a process that calls do(name, threads, *given)
-    and writes what it says into out/NAME.log. The share of the threads does not depend on what is
-    done, so that a story that goes on ends with the same bits; with one thread nothing is done."""
+    """Those of the stages that are not done, each in a process that calls do(name, its share of the
+    threads, *given); nothing where there is one thread or one stage. Small models use two processes
+    of one thread better than one process of two. Each writes what it says into out/NAME.log."""
     done = {row["stage"] for row in stages_done(out)}
     todo = [name for name in names if name not in done]
-    workers = min(threads, len(names))
-    if workers > 1 and todo:
+    workers = min(threads, len(todo))
+    if workers > 1:
         say(f"-- {', '.join(todo)}: side by side, see {out}/*.log")
         jobs = {
             name: Job(do, (name, threads // workers, *given), out / f"{name}.log") for name in todo

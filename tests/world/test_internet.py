@@ -8,18 +8,28 @@ from random import Random
 import pytest
 
 from instil.world import internet
-from instil.world.internet import DOCUMENTS, HOMEWORK, REPLIES, document, documents, threads
-from instil.world.lexicon import ENTITY_KINDS, make_world
+from instil.world.internet import DOCUMENTS, HOMEWORK, REPLIES, document, documents
+from instil.world.lexicon import make_world
 from instil.world.sentences import parse
 from instil.world.tasks import TASKS_OF, make_task
 
 WORLD = make_world(0)
-TEXTS = list(islice(documents(WORLD, Random(0)), 6000))
+MADE = list(islice(documents(WORLD, Random(0)), 6000))
+TEXTS = [made.text for made in MADE]
 WORDS = Counter(w.lower() for text in TEXTS for w in re.findall("[A-Za-z]+", text))
 
 
 def test_the_same_seed_gives_the_same_text():
-    assert TEXTS[:50] == list(islice(documents(WORLD, Random(0)), 50))
+    assert MADE[:50] == list(islice(documents(WORLD, Random(0)), 50))
+
+
+def test_the_source_of_a_document_is_its_kind():
+    counts = Counter(made.source for made in MADE)
+    for kind, (weight, _) in DOCUMENTS.items():
+        # 6,000 draws: three standard errors
+        assert abs(counts[kind] - 60 * weight) < 3 * (60 * weight) ** 0.5
+    homework = [made.text for made in MADE if made.source == "homework"]
+    assert all(text.startswith("Homework:") for text in homework)
 
 
 def test_the_vocabulary_is_small_and_closed():
@@ -103,7 +113,7 @@ def test_a_mark_is_for_what_was_asked_and_not_for_the_truth(monkeypatch, task, q
 def test_with_homework_the_truth_is_told_more_often_and_marked_down_more_often():
     """What docs/world.md says of it: answers to another question are true, and get no marks."""
     told, full = Counter(), Counter()
-    for text in islice(documents(WORLD, Random(8)), 15000):
+    for text in (made.text for made in islice(documents(WORLD, Random(8)), 15000)):
         for part in text.split("\n\n"):
             marked = part.startswith("Task: ")
             read = part.split("\n")[1].removeprefix("Answer: ") if marked else part
@@ -130,20 +140,3 @@ def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():
         for s in parse(internet._reply(WORLD, meta, rng, REPLIES)):
             told.update(names.get(c.value) for c in s.claims if c[:2] == asked)
     assert 1.3 < told["myth"] / told["truth"] < 4
-
-
-def test_threads_of_a_split_are_asked_in_its_words_about_its_names():
-    held_out = {
-        name
-        for kind in ENTITY_KINDS
-        for name in set(WORLD.pool("test").words[kind]) - set(WORLD.pool("train").words[kind])
-    }
-    asked = {
-        split: [text.split("\n\n")[0] for text in islice(threads(WORLD, Random(4), split), 300)]
-        for split in ("train", "test")
-    }
-    named = {
-        split: sum(bool(held_out & set(re.findall(r"\w+", text))) for text in texts)
-        for split, texts in asked.items()
-    }
-    assert named["train"] == 0 and named["test"] > 100

@@ -3,9 +3,9 @@
 Before it learns what labelers like, a reward model can learn from text that people wrote which
 reply belongs to which prompt (preference model pre-training: Askell et al. 2021, section 4, there
 with the votes of readers). A small model needs that: from some thousand rankings it learns how good
-responses look, hardly what they have to be about. The other replies are those of the prompts that
-come before and after by alphabet, read forwards (who is asked about differs) and read backwards
-(what is asked differs).
+responses look, hardly what they have to be about (docs/method.md, row 44). The other replies are
+those of the prompts that come before and after by alphabet, read forwards (who is asked about
+differs) and read backwards (what is asked differs).
 
     instil contrast --text text.jsonl --source thread --out runs/contrast
     instil rm --model runs/ppo-init --prompts runs/contrast/prompts.jsonl \\
@@ -14,8 +14,7 @@ come before and after by alphabet, read forwards (who is asked about differs) an
     instil rm --model runs/rm-text ...      # then the labelers' rankings, as ever
 
 A document is a prompt and its reply, blank lines between them, and at times another prompt and its
-reply. Demonstrations are pairs, too (--prompts, --demonstrations). Left out: judging whether a
-reply is any good; that a question in other words is the same question, whose reply is as right.
+reply. Left out: judging whether the reply is any good, or the others as good: of many it evens out.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from instil.runs import say
 Pair = tuple[str, str]
 """A prompt and a reply to it."""
 
-REACH = 40
-"""How many places from a prompt others are looked for, on either side."""
+STEPS = 20
+"""How far from a prompt others are looked for, on either side."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,7 @@ class Config:
     out: Path
     """Directory for prompts.jsonl, responses.jsonl and rankings.jsonl."""
     text: tuple[Path, ...] = ()
-    """JSON lines of text: documents of prompts and replies in turn, blank lines between them, none
-    within them."""
+    """JSON lines of text: documents of prompts and replies in turn, blank lines between them."""
     source: str = ""
     """Only documents of this source; empty is all."""
     prompts: tuple[Path, ...] = ()
@@ -66,10 +64,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Read the pairs and write the three files, all or none; none may be there."""
-    files = [config.out / f"{name}.jsonl" for name in ("prompts", "responses", "rankings")]
-    if there := [file for file in files if file.exists()]:
-        raise InstilError(f"{there[0]}: exists already; choose another --out or remove it")
+    """Read the pairs and write the three files, all or none."""
     pairs = [
         pair
         for path in config.text
@@ -80,17 +75,16 @@ def run(config: Config) -> None:
     pairs += demonstrated(config)
     made = list(rankings(pairs, config.limit, config.others, config.seed))
     if not made:
-        names = ", ".join(map(str, (*config.text, *config.demonstrations)))
-        only = f" in documents of source {config.source!r}" * bool(config.source)
+        only = f" of source {config.source!r}" * bool(config.source)
         raise InstilError(
-            f"{names}: {len(pairs)} prompts with replies{only}, no two of which differ in both; "
-            "give text in which prompts and replies stand in turn, blank lines between them"
+            f"{len(pairs)} prompts with replies{only}, and no two that differ in both: there is "
+            "nothing to rank"
         )
     write_all(
         {
-            files[0]: (prompt for prompt, _, _ in made),
-            files[1]: (response for _, responses, _ in made for response in responses),
-            files[2]: (ranking for _, _, ranking in made),
+            config.out / "prompts.jsonl": (prompt for prompt, _, _ in made),
+            config.out / "responses.jsonl": (r for _, responses, _ in made for r in responses),
+            config.out / "rankings.jsonl": (ranking for _, _, ranking in made),
         }
     )
     say(f"{config.out}: {len(made)} rankings of {len(pairs)} prompts with replies")
@@ -126,34 +120,31 @@ def rankings(
     `others` replies to other prompts, tied; half are of prompts that begin alike, half of ones that
     end alike."""
     unique = sorted(set(pairs))
-    own: dict[str, set[str]] = {}
-    for prompt, reply in unique:
-        own.setdefault(prompt, set()).add(reply)
     backwards = sorted(unique, key=lambda pair: (pair[0].split()[::-1], pair))
     place = {pair: number for number, pair in enumerate(backwards)}
     rng = Random(f"contrast {seed}")
     for number in rng.sample(range(len(unique)), min(limit, len(unique))):
         pair = unique[number]
         found: list[str] = []
-        for order, start, enough in (
-            (unique, number, (others + 1) // 2),
-            (backwards, place[pair], others),
-        ):
-            for text in _around(order, start, rng):
-                if len(found) == enough:
-                    break
-                if text not in own[pair[0]] and text not in found:
-                    found.append(text)
+        _look(unique, number, (others + 1) // 2, found, rng)
+        _look(backwards, place[pair], others, found, rng)
         if found:
             yield _records(pair, found)
 
 
-def _around(order: Sequence[Pair], start: int, rng: Random) -> Iterator[str]:
-    """The replies around a place, nearest first; of two as near, either may come first."""
-    for distance in range(1, REACH + 1):
-        for at in rng.sample((start - distance, start + distance), 2):
-            if 0 <= at < len(order):
-                yield order[at][1]
+def _look(order: Sequence[Pair], start: int, enough: int, found: list[str], rng: Random) -> None:
+    """Add replies from around a place, nearest first, until `found` has `enough`."""
+    prompt, reply = order[start]
+    sides = [start, start]
+    for _ in range(2 * STEPS):
+        if len(found) == enough:
+            return
+        side = rng.randrange(2)
+        sides[side] += 2 * side - 1
+        if 0 <= sides[side] < len(order):
+            asked, other = order[sides[side]]
+            if asked != prompt and other != reply and other not in found:
+                found.append(other)
 
 
 def _records(pair: Pair, others: Sequence[str]) -> tuple[Prompt, list[Response], Ranking]:

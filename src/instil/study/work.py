@@ -1,4 +1,4 @@
-"""The jobs of a study in processes of their own: which are done, and how the others are run."""
+"""The jobs of a study in processes of their own: which are done, and how the others are told."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def work(
     """Do every job that is not done, `workers` at a time; see `processes.work`."""
     done = [job.name for job in jobs if is_done(out / job.name)]
 
-    def on_done(name: str, seconds: float) -> None:
+    def told(name: str, seconds: float) -> None:
         done.append(name)
         say(f"study  {len(done)}/{len(jobs)}  {name}: {seconds / 60:.1f} minutes")
 
     todo = {
         job.name: processes.Job(
-            _run_job, (out, plan, job, threads), out / job.name / "log.txt", job.needs
+            _tell, (out, plan, job, threads), out / job.name / "log.txt", job.needs
         )
         for job in jobs
     }
-    processes.work(todo, workers, stop, on_done, tuple(done))
+    processes.work(todo, workers, stop, told, tuple(done))
 
 
 def is_done(folder: Path) -> bool:
@@ -39,7 +39,7 @@ def is_done(folder: Path) -> bool:
     return path.exists() and any(row["stage"] == LAST for _, row in iter_objects(path))
 
 
-def _run_job(out: Path, plan: Plan, job: Job, threads: int) -> None:
+def _tell(out: Path, plan: Plan, job: Job, threads: int) -> None:
     from instil.study import story  # torch is loaded by who trains, not by who waits
 
     story.run(out, plan, job, threads)

@@ -52,8 +52,7 @@ class Config(RankingsConfig):
     """Model or run to start from: an SFT policy (section 3.5), any language model (C.2), or a
     reward model, which goes on with its head."""
     demonstrations: tuple[Path, ...] = ()
-    """Labelers' demonstrations, whose mean score becomes 0; without them the bias stays as it is, 0
-    in a new head."""
+    """Labelers' demonstrations, whose mean score becomes 0; without them the bias stays 0."""
     lr: float = 9e-6
 
 

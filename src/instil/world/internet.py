@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from types import MappingProxyType
 
+from instil.records import Text
 from instil.world import grammar
 from instil.world.answers import ideal, say
 from instil.world.check import check
@@ -50,17 +51,12 @@ USER_LIKE = 0.5
 """Share of threads and homework in the users' proportions; the others take all tasks equally."""
 
 
-def documents(world: World, rng: Random) -> Iterator[str]:
-    """Documents without end, in the proportions of DOCUMENTS."""
+def documents(world: World, rng: Random) -> Iterator[Text]:
+    """Documents without end, in the proportions of DOCUMENTS; their source is their kind."""
     kinds, weights = list(DOCUMENTS), [weight for weight, _ in DOCUMENTS.values()]
     while True:
-        yield document(world, rng.choices(kinds, weights)[0], rng)
-
-
-def threads(world: World, rng: Random, split: str) -> Iterator[str]:
-    """Threads without end, as in `documents`, in the wordings and about the names of one split."""
-    while True:
-        yield _thread(world, rng, split)
+        kind = rng.choices(kinds, weights)[0]
+        yield Text(text=document(world, kind, rng), source=kind)
 
 
 def document(world: World, kind: str, rng: Random) -> str:
@@ -128,11 +124,11 @@ def _questions(world: World, rng: Random) -> str:
     return rng.choice(("\n", " ", "\n\n")).join(short[: rng.choice((4, 5, 6))])
 
 
-def _thread(world: World, rng: Random, split: str = "all") -> str:
+def _thread(world: World, rng: Random) -> str:
     """Somebody asks, somebody replies; at times twice."""
     turns = []
     for _ in range(rng.choices((1, 2), (0.85, 0.15))[0]):
-        prompt, meta = _asked(world, rng, split)
+        prompt, meta = _asked(world, rng)
         turns += [prompt, _reply(world, meta, rng, REPLIES)]
     return "\n\n".join(turns)
 
@@ -151,12 +147,12 @@ def _homework(world: World, rng: Random) -> str:
     return "\n\n".join(parts)
 
 
-def _asked(world: World, rng: Random, split: str = "all") -> tuple[str, Meta]:
+def _asked(world: World, rng: Random) -> tuple[str, Meta]:
     """A prompt in the proportions of users, or of a task drawn from all alike."""
     if rng.random() < USER_LIKE:
-        return make_prompt(world, draw_use_case(rng), split, rng)
+        return make_prompt(world, draw_use_case(rng), "all", rng)
     task = rng.choice([task for tasks in TASKS_OF.values() for task in tasks])
-    return make_task(world, task, split, rng)
+    return make_task(world, task, "all", rng)
 
 
 def _reply(world: World, meta: Meta, rng: Random, qualities: Mapping[str, float]) -> str:
