@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from instil.jsonl import iter_objects
-from instil.stages import forget_peak, once, peak_mb, side_by_side
+from instil.stages import forget_peak, once, peak_mb
 
 
 def lines(out: Path) -> list[dict]:
@@ -51,30 +49,6 @@ def test_a_stage_is_announced_when_it_starts(tmp_path, capsys):
     once(tmp_path, "sft", lambda: {})
     once(tmp_path, "sft", lambda: {})
     assert capsys.readouterr().err == "-- sft\n"
-
-
-@pytest.mark.slow
-def test_stages_side_by_side_have_a_log_and_their_share_of_the_threads(tmp_path):
-    once(tmp_path, "rm", lambda: {})
-    names = ("sft", "rm", "ppo", "dpo")
-    side_by_side(tmp_path, names, print, ("recipe",), threads=7, stop=lambda: False)
-    logs = {path.name: path.read_text() for path in tmp_path.glob("*.log")}
-    assert logs == {f"{name}.log": f"{name} 2 recipe\n" for name in ("sft", "ppo", "dpo")}
-
-
-def test_stages_that_end_at_once_leave_a_line_each(tmp_path):
-    names = {f"stage {number}" for number in range(12)}
-    ready = threading.Barrier(len(names))
-    with ThreadPoolExecutor(len(names)) as pool:
-        for name in names:
-            pool.submit(once, tmp_path, name, lambda: {"order": ready.wait(timeout=60)})
-    assert {row["stage"] for row in lines(tmp_path)} == names
-
-
-def test_one_thread_or_one_stage_has_nothing_beside_it(tmp_path):
-    for names, threads in ((("sft", "ppo"), 1), (("sft",), 4)):
-        side_by_side(tmp_path, names, print, (), threads, stop=lambda: False)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the peak anew")

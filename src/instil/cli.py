@@ -23,7 +23,6 @@ COMMANDS = {
     "pretrain": ("instil.train.pretrain", "train a language model from scratch on text"),
     "sft": ("instil.train.sft", "train on demonstrations"),
     "sample": ("instil.lm.sample", "write responses of a model to prompts"),
-    "contrast": ("instil.feedback.contrast", "make rankings of text, without labelers"),
     "rm": ("instil.train.rm", "train a reward model on rankings"),
     "dpo": ("instil.train.dpo", "train on rankings without a reward model (DPO)"),
     "ppo": ("instil.train.ppo", "train against a reward model (PPO, PPO-ptx)"),

@@ -7,8 +7,7 @@ done is not done again, so a second call goes on where the first was killed.
 
 The order differs from the paper's in one thing: the SFT baseline is trained after the reward model,
 because the reward model chooses its checkpoint (appendix C.1). PPO starts from a model of its own
-(appendix C.3), which is also the one whose responses are ranked. The reward model learns from the
-pretraining text's threads before it learns from labelers (feedback/contrast.py).
+(appendix C.3), which is also the one whose responses are ranked.
 
     instil demo                 # about thirteen minutes on two cores
     instil demo --fast          # two minutes, too small to show the effects
@@ -18,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
@@ -31,16 +30,16 @@ from instil import intake, report
 from instil.evals.policy import Policy, estimate_row, load
 from instil.evals.preference import Panel
 from instil.evals.suite import Sizes, kl, run_suite
-from instil.feedback import ask, contrast
+from instil.feedback import ask
 from instil.feedback.simulated import SimulatedLabeler, labelers
 from instil.jsonl import read_records, write_lines, write_records
 from instil.lm.machine import settle
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.sampling import SamplingParams
-from instil.records import Demonstration, Labeler, Prompt, Ranking, Response
+from instil.records import Demonstration, Labeler, Prompt, Ranking, Response, Text
 from instil.runs import Run, say, write_json
-from instil.stages import once, side_by_side
+from instil.stages import once
 from instil.stats import best_of_n_kl
 from instil.train import ppo, pretrain, rm, sft
 from instil.world.internet import documents
@@ -102,25 +101,12 @@ def run(config: Config) -> None:
         for name, stage in story.stages():
             if demo.stop_requested:
                 raise KeyboardInterrupt
-            if name in SIDE_BY_SIDE and not torch.cuda.is_available():
-                what = (config.out, SIDE_BY_SIDE, do_stage, (config.out, recipe, config.seed))
-                side_by_side(*what, torch.get_num_threads(), lambda: demo.stop_requested)
             once(config.out, name, stage)
         demo.finish()
     report.run(report.Config(run=config.out, out=config.out / "report.html"))
     say(f"\nThe report is {config.out / 'report.html'}")
     for line in story.summary():
         say(line)
-
-
-SIDE_BY_SIDE = ("ppo-ptx", "sft", "ppo")
-"""Stages that need the reward model but not each other; the longest first."""
-
-
-def do_stage(name: str, threads: int, out: Path, recipe: Path, seed: int) -> None:
-    """One stage of a story in a process of its own."""
-    settle(threads)
-    once(out, name, dict(Story(out, recipe, seed).stages())[name])
 
 
 class Story:
@@ -130,7 +116,6 @@ class Story:
         self.out, self.recipe, self.seed = out, recipe, seed
         self.data, self.rm = out / "data", out / "rm"
         self.size = recipes.from_recipe(Size, recipe, "demo")
-        self.contrasts = "contrast" in recipes.read_recipe(recipe)
         self.world: World = make_world(seed)
         everybody = labelers(seed)
         self.training = [one for one in everybody if one.group == "training"]
@@ -140,18 +125,26 @@ class Story:
         """Name and function of every stage, in order."""
         yield "world", self.write_world
         yield "intake", self.clean_prompts
-        text = (self.data / "text.jsonl",)
-        yield "pretrain", lambda: self.train(pretrain, "pretrain", "base", text=text)
+        yield (
+            "pretrain",
+            lambda: self.train(pretrain, "pretrain", "base", text=(self.data / "text.jsonl",)),
+        )
         yield "demonstrations", self.ask_demonstrations
-        init = {"model": self.out / "base", **self.sft_data(mixed=True)}
-        yield "ppo-init", lambda: self.train(sft, "ppo-init", "ppo-init", **init)
-        if self.contrasts:
-            yield "rm-text", self.train_on_contrast
+        yield (
+            "ppo-init",
+            lambda: self.train(
+                sft, "ppo-init", "ppo-init", model=self.out / "base", **self.sft_data(mixed=True)
+            ),
+        )
         yield "responses", self.sample_responses
         yield "rankings", self.ask_rankings
         yield "rm", lambda: self.train(rm, "rm", "rm", **self.rm_data())
-        shown = {"model": self.out / "base", "rm": self.rm, **self.sft_data()}
-        yield "sft", lambda: self.train(sft, "sft", "sft", **shown)
+        yield (
+            "sft",
+            lambda: self.train(
+                sft, "sft", "sft", model=self.out / "base", rm=self.rm, **self.sft_data()
+            ),
+        )
         for name in ("ppo", "ppo-ptx"):
             yield name, lambda name=name: self.train(ppo, name, name, **self.ppo_data())  # type: ignore[misc]
         yield "evaluate", self.evaluate
@@ -170,20 +163,10 @@ class Story:
             "max_response_tokens": self.size.max_tokens,
         }
 
-    def train_on_contrast(self) -> dict[str, Any]:
-        """What the reward model starts from: rankings of the text's threads, without labelers."""
-        data = self.data / "contrast"
-        given = {"text": (self.data / "text.jsonl",), "source": "thread", "seed": self.seed}
-        contrast.run(
-            recipes.from_recipe(contrast.Config, self.recipe, "contrast", out=data, **given)
-        )
-        files = {name: (data / f"{name}.jsonl",) for name in ("prompts", "responses", "rankings")}
-        return self.train(rm, "rm-text", "rm-text", model=self.out / "ppo-init", **files)
-
     def rm_data(self) -> dict[str, Any]:
         """What the reward model starts from and reads."""
         return {
-            "model": self.out / ("rm-text" if self.contrasts else "ppo-init"),
+            "model": self.out / "ppo-init",
             "prompts": self.prompts_file,
             **{
                 name: (self.data / f"{name}.jsonl",)
@@ -204,7 +187,7 @@ class Story:
     def write_world(self) -> dict[str, Any]:
         """Pretraining text and the users' raw log."""
         texts = itertools.islice(documents(self.world, Random(self.seed)), self.size.documents)
-        write_records(self.data / "text.jsonl", texts)
+        write_records(self.data / "text.jsonl", (Text(text=text) for text in texts))
         settings = self.intake_config()
 
         def split_of(user: str) -> str:
@@ -298,13 +281,9 @@ class Story:
             responses.setdefault(response.prompt_id, []).append(response)
         prompts, overlap = self.ranked_prompts(), self.size.overlap
         known = prompts["valid"] + prompts["test"]
-
-        def rank(group: list[SimulatedLabeler], some: list[Prompt], overlap: int) -> Any:
-            return ask.rankings(self.world, group, some, responses, overlap, self.seed)
-
-        ours, rated = rank(self.training, prompts["train"], 1)
-        shared, more = rank(self.training, known, overlap)
-        theirs, extra = rank(self.held_out, known, overlap)
+        ours, rated = self._rank(self.training, prompts["train"], responses, 1)
+        shared, more = self._rank(self.training, known, responses, overlap)
+        theirs, extra = self._rank(self.held_out, known, responses, overlap)
         write_records(self.data / "rankings.jsonl", ours + shared + theirs)
         write_records(self.data / "ratings.jsonl", rated + more + extra)
         measured = {
@@ -314,6 +293,15 @@ class Story:
         }
         write_json(self.data / "agreement.json", measured)
         return {}
+
+    def _rank(
+        self,
+        group: Sequence[SimulatedLabeler],
+        prompts: Sequence[Prompt],
+        responses: dict[str, list[Response]],
+        overlap: int,
+    ) -> tuple[list[Ranking], list[Any]]:
+        return ask.rankings(self.world, group, prompts, responses, overlap, self.seed)
 
     def prefix(self) -> str:
         """Solved examples before a prompt: what turns GPT-3 into "GPT-3 prompted"."""
@@ -354,8 +342,12 @@ class Story:
         ]
         rows.append(
             {
-                **{"eval": "kl", "policy": "best-of-16", "setting": "sft", "unit": "nats"},
-                **{"mean": best_of_n_kl(self.size.best_of), "n": self.size.best_of},
+                "eval": "kl",
+                "policy": "best-of-16",
+                "setting": "sft",
+                "unit": "nats",
+                "mean": best_of_n_kl(self.size.best_of),
+                "n": self.size.best_of,
             }
         )
         rows += self.ceilings()

@@ -70,23 +70,6 @@ def test_a_new_head_is_small_and_its_backbone_a_copy(make_policy):
     assert policy.get_input_embeddings().weight.abs().sum() > 0
 
 
-def test_training_begins_with_a_reward_models_head_and_with_a_new_one_on_a_policy(
-    make_policy, codec, pairs, tmp_path
-):
-    policy = make_policy("llama")
-    policy.save_pretrained(tmp_path / "policy")
-    new = ScalarModel.begin(tmp_path / "policy", seed=5)
-    assert torch.equal(new.head.weight, ScalarModel.from_policy(policy, seed=5).head.weight)
-    new.shift(0.5)
-    new.save(tmp_path / "rm", codec)
-    old = ScalarModel.begin(tmp_path / "rm", seed=6)
-    batch = text_batch(pairs, codec.pad_id)
-    assert torch.equal(old.scores(batch.tokens, batch.mask), new.scores(batch.tokens, batch.mask))
-    assert old.head.weight.requires_grad and old.head.bias.item() == 0.5
-    with pytest.raises(InstilError, match=r"no config\.json"):
-        ScalarModel.begin(tmp_path, seed=0)
-
-
 def test_a_classifier_with_two_labels_is_refused(make_policy, codec, tmp_path):
     ScalarModel.from_policy(make_policy("llama"), seed=0).save(tmp_path, codec)
     theirs = AutoModelForSequenceClassification.from_pretrained(

@@ -113,6 +113,6 @@ def test_reading_never_fails(text):
 
 
 def test_nothing_of_the_pretraining_text_is_unknown_but_bare_answers():
-    texts = [made.text for made in islice(documents(make_world(1), Random(1)), 500)]
+    texts = list(islice(documents(make_world(1), Random(1)), 500))
     unknown = {s.text for text in texts for s in parse(text) if s.kind == "unknown"}
     assert unknown <= {"not in the text."}

@@ -27,7 +27,6 @@ from instil.lm.dropout import set_dropout
 from instil.lm.machine import Precision
 from instil.lm.models import load_directory, load_policy, read, read_packed
 from instil.lm.text import Codec
-from instil.lm.trust import check_model, read_json
 
 
 class ScalarModel(nn.Module):
@@ -69,16 +68,6 @@ class ScalarModel(nn.Module):
         noise = torch.Generator().manual_seed(seed)
         weight = torch.randn(1, width, generator=noise) / math.sqrt(width + 1)
         return cls(backbone, _linear(weight, torch.zeros(1)))
-
-    @classmethod
-    def begin(cls, path: Path, seed: int, precision: Precision = "auto") -> ScalarModel:
-        """What training starts from: a reward model with its head, or a policy under a new one."""
-        check_model(path)
-        config = read_json(path / "config.json")
-        stored = config.get("architectures") if isinstance(config, dict) else None
-        if "ForSequenceClassification" in str(stored):
-            return cls.load(path, precision)
-        return cls.from_policy(path, seed, precision)
 
     @classmethod
     def load(cls, path: Path, precision: Precision = "auto") -> ScalarModel:

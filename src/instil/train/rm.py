@@ -49,8 +49,7 @@ class Config(RankingsConfig):
     """Train a reward model on rankings. Defaults follow Ouyang et al. 2022, appendix C.2."""
 
     model: Path
-    """Model or run to start from: an SFT policy (section 3.5), any language model (C.2), or a
-    reward model, which goes on with its head."""
+    """Model or run to start from: an SFT policy (section 3.5) or any language model (C.2)."""
     demonstrations: tuple[Path, ...] = ()
     """Labelers' demonstrations, whose mean score becomes 0; without them the bias stays 0."""
     lr: float = 9e-6
@@ -62,7 +61,7 @@ def run(config: Config) -> None:
     with open_run("rm", config) as run:
         source = model_dir(config.model)
         codec = Codec.load(source, config.template)
-        model = ScalarModel.begin(source, config.seed, config.precision)
+        model = ScalarModel.from_policy(source, config.seed, config.precision)
         model.head.bias.requires_grad_(False)  # no ranking depends on it; Adam would step on noise
         prompts = by_prompt(read_all(config.prompts, Prompt))
         longest = min(config.max_tokens, context_of(model.backbone))

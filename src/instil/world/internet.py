@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from types import MappingProxyType
 
-from instil.records import Text
 from instil.world import grammar
 from instil.world.answers import ideal, say
 from instil.world.check import check
@@ -51,12 +50,11 @@ USER_LIKE = 0.5
 """Share of threads and homework in the users' proportions; the others take all tasks equally."""
 
 
-def documents(world: World, rng: Random) -> Iterator[Text]:
-    """Documents without end, in the proportions of DOCUMENTS; their source is their kind."""
+def documents(world: World, rng: Random) -> Iterator[str]:
+    """Documents without end, in the proportions of DOCUMENTS."""
     kinds, weights = list(DOCUMENTS), [weight for weight, _ in DOCUMENTS.values()]
     while True:
-        kind = rng.choices(kinds, weights)[0]
-        yield Text(text=document(world, kind, rng), source=kind)
+        yield document(world, rng.choices(kinds, weights)[0], rng)
 
 
 def document(world: World, kind: str, rng: Random) -> str:
