@@ -27,6 +27,16 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_to_a_section_lead_to_a_heading(page):
+    text = page.read_text(encoding="utf-8")
+    for file, anchor in re.findall(r"\]\(([^)#\s:]*\.md)?#([^)]+)\)", text):
+        target = (page.parent / (file or page.name)).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.+)$", target, re.M)
+        anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+        assert anchor in anchors, f"no heading #{anchor} in {file or page.name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 def test_tests_and_commands_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
     defined = {n for t in texts_of_tests() for n in re.findall(r"def (test_\w+)", t)}
