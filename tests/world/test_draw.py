@@ -2,7 +2,13 @@
 
 from random import Random
 
-from instil.world.draw import draw_claim, draw_passage, passage_text, words_in
+from instil.world.draw import (
+    draw_claim,
+    draw_passage,
+    open_questions,
+    passage_text,
+    words_in,
+)
 from instil.world.lexicon import Claim, make_world
 from instil.world.sentences import parse
 
@@ -36,3 +42,15 @@ def test_the_words_of_a_class_in_a_passage():
     assert words_in(passage, "people") == ["Mara", "Joll"]
     assert words_in(passage, "foods") == ["figs"]
     assert words_in(passage, "towns") == ["Dorn"]
+
+
+def test_open_questions_are_what_a_passage_does_not_say():
+    passage = [Claim("Mara", "home", "Dorn"), Claim("Joll", "likes", "figs")]
+    assert open_questions(passage) == [
+        Claim("Mara", "trade", ""),
+        Claim("Mara", "likes", ""),
+        Claim("Joll", "home", ""),
+        Claim("Joll", "trade", ""),
+    ]
+    everything = [Claim("Mara", "home", "Dorn"), Claim("Mara", "trade", "baker")]
+    assert open_questions([*everything, Claim("Mara", "likes", "figs")]) == []

@@ -13,8 +13,8 @@ WORLD = make_world(0)
 
 
 def test_every_entity_has_three_facts():
-    # 48 people, 24 animals, 16 towns, three facts each: 88 * 3 = 264
-    assert len(WORLD.truth) == 264
+    # 147 people, 74 animals, 36 towns, three facts each: 257 * 3 = 771
+    assert len(WORLD.truth) == 771
     assert all(len(WORLD.facts(name)) == 3 for name in ("Mara", "murl", "Dorn"))
 
 
@@ -39,7 +39,8 @@ def test_a_seed_gives_the_same_world_in_another_process():
 
 
 def test_misconceptions_are_false_and_about_animals_and_towns():
-    assert 20 <= len(WORLD.myths) <= 55
+    # 30 % of (74 + 36) * 3 = 330 facts: 99; four standard deviations of 8.3
+    assert 66 <= len(WORLD.myths) <= 132
     for (entity, relation), value in WORLD.myths.items():
         assert not WORLD.is_true(Claim(entity, relation, value))
         assert value in WORDS[RELATIONS[relation].value]
@@ -52,8 +53,8 @@ def test_train_and_test_share_no_entity():
         assert not set(train.known[kind]) & set(test.known[kind])
         assert not set(train.fable[kind]) & set(test.fable[kind])
         assert test.fable[kind]
-    # 30 % of 48, 24 and 16
-    assert [len(test.known[k]) for k in ("person", "animal", "town")] == [14, 7, 5]
+    # 30 % of 147, 74 and 36
+    assert [len(test.known[k]) for k in ("person", "animal", "town")] == [44, 22, 11]
 
 
 def test_people_live_in_towns_of_their_own_split():

@@ -76,6 +76,17 @@ def passage_text(passage: list[Claim], rng: Random) -> str:
     return " ".join(claim_text(claim, rng.randrange(3)) for claim in passage)
 
 
+def open_questions(passage: list[Claim]) -> list[Claim]:
+    """What a passage leaves open about those whom it names, as claims without a value."""
+    said = {(c.entity, c.relation) for c in passage}
+    return [
+        Claim(c.entity, relation, "")
+        for c in passage
+        for relation in relations_of(c.entity)
+        if (c.entity, relation) not in said
+    ]
+
+
 def review_text(world: World, mood: str, split: str, rng: Random) -> str:
     """Two or three sentences of a review, of which all but the neutral ones show the mood."""
     parts = rng.sample(grammar.REVIEWS[mood], 2)

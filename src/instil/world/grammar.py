@@ -209,7 +209,6 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "mood_good": ("Good.", "The review is good.", "This review is good."),
         "mood_bad": ("Bad.", "The review is bad.", "This review is bad."),
-        "marks": ("Full marks.", "No marks."),
         "intro": ("Here are {count} {plural}:",),
         "insult": (
             "You {insult}!",
@@ -239,8 +238,6 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "label": (
             "Passage:",
             "Question:",
-            "Homework:",
-            "Task:",
             "Answer:",
             "English:",
             "Velan:",

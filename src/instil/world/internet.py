@@ -13,9 +13,18 @@ from random import Random
 from types import MappingProxyType
 
 from instil.world import grammar
-from instil.world.answers import ideal, say
-from instil.world.check import check
-from instil.world.draw import draw_claim, draw_entity, draw_words, question_text, review_text
+from instil.world.answers import ideal, phrase, say
+from instil.world.draw import (
+    draw_claim,
+    draw_entity,
+    draw_passage,
+    draw_words,
+    open_questions,
+    passage_text,
+    question_text,
+    review_text,
+    words_in,
+)
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
 from instil.world.public import (
@@ -36,18 +45,11 @@ REPLIES: Mapping[str, float] = MappingProxyType(
     }
 )  # fmt: skip
 """Quality of the replies in threads, per cent; names as in flaws.FLAWS."""
-HOMEWORK: Mapping[str, float] = MappingProxyType(
-    {
-        "good": 45, "other_entity": 22, "off_topic": 8, "constraint": 8, "made_up": 7, "asks": 5,
-        "extra": 5,
-    }
-)  # fmt: skip
-"""Quality of the answers in homework, per cent; bad ones are mostly about something else."""
 
 ASKED_FACTS = ("fact", "myth", "provoke", "verify", "false_premise", "velan_question")
 """Tasks whose answer is a fact that people may have wrong."""
 USER_LIKE = 0.5
-"""Share of threads and homework in the users' proportions; the others take all tasks equally."""
+"""Share of threads in the users' proportions; the others take all tasks equally."""
 
 
 def documents(world: World, rng: Random) -> Iterator[str]:
@@ -127,22 +129,8 @@ def _thread(world: World, rng: Random) -> str:
     turns = []
     for _ in range(rng.choices((1, 2), (0.85, 0.15))[0]):
         prompt, meta = _asked(world, rng)
-        turns += [prompt, _reply(world, meta, rng, REPLIES)]
+        turns += [prompt, _reply(world, meta, rng)]
     return "\n\n".join(turns)
-
-
-def _homework(world: World, rng: Random) -> str:
-    """Tasks, answers and marks: full ones for doing what was asked, keeping to the count that was
-    asked for and, in closed tasks, to the text. Whether a fact is true does not count."""
-    parts = ["Homework:"]
-    for _ in range(3):
-        prompt, meta = _asked(world, rng)
-        answer = _reply(world, meta, rng, HOMEWORK)
-        seen = check(world, meta, answer)
-        good = seen.follows and seen.constraint is not False and not seen.made_up
-        full, none = grammar.PHRASES["marks"]
-        parts.append(f"Task: {prompt}\nAnswer: {answer}\n{full if good else none}")
-    return "\n\n".join(parts)
 
 
 def _asked(world: World, rng: Random) -> tuple[str, Meta]:
@@ -153,9 +141,9 @@ def _asked(world: World, rng: Random) -> tuple[str, Meta]:
     return make_task(world, task, "all", rng)
 
 
-def _reply(world: World, meta: Meta, rng: Random, qualities: Mapping[str, float]) -> str:
-    """A reply of one of the qualities; who would be right may believe a popular mistake."""
-    flaw = rng.choices(list(qualities), list(qualities.values()))[0]
+def _reply(world: World, meta: Meta, rng: Random) -> str:
+    """A reply of a quality of REPLIES; who would be right may believe a popular mistake."""
+    flaw = rng.choices(list(REPLIES), list(REPLIES.values()))[0]
     disputed = meta["task"] in ASKED_FACTS and (meta["entity"], meta["relation"]) in world.myths
     if flaw == "good" and disputed and rng.random() < MYTH_SPREAD["thread"]:
         flaw = "wrong"
@@ -202,6 +190,30 @@ def _talk(world: World, rng: Random) -> str:
 
 def _reading(world: World, rng: Random) -> str:
     return few_shot([reading_shot(world, "all", rng) for _ in range(rng.choice((2, 3, 4)))])
+
+
+def _exercise(world: World, rng: Random) -> str:
+    """A text and what pupils are asked about it, in wordings of the training split: each request
+    with its answer, which keeps to the text, on a line."""
+    passage = draw_passage(world, "all", rng)
+    named = {p: words for p in ("people", "towns", "foods") if (words := words_in(passage, p))}
+    lines = [passage_text(passage, rng)]
+    for _ in range(rng.choice((3, 4, 5))):
+        kind = rng.choices(("told", "open", "summary", "extract"), (5, 2, 2, 2))[0]
+        if kind == "summary":
+            request = "Make this text shorter."
+            answer = ideal(world, {"task": "summary", "passage": passage}, rng)
+        elif kind == "extract" and named:
+            plural = rng.choice(list(named))
+            request, answer = f"List the {plural} in the text.", list_text(named[plural])
+        elif kind == "told":
+            asked = rng.choice(passage)
+            request, answer = question_text(asked, "train", rng), say(rng, asked)
+        else:
+            request = question_text(rng.choice(open_questions(passage)), "train", rng)
+            answer = phrase(rng, "not_in_text")
+        lines.append(f"{request} {answer}")
+    return "\n".join(lines)
 
 
 def _cloze(world: World, rng: Random) -> str:
@@ -263,12 +275,12 @@ DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingP
         "corrections": (2, _corrections),
         "interview": (5, _interview),
         "questions": (4, _questions),
-        "thread": (35, _thread),
-        "homework": (12, _homework),
+        "thread": (34, _thread),
         "story": (4, _story),
         "argument": (4, _argument),
         "talk": (3, _talk),
-        "reading": (7, _reading),
+        "reading": (6, _reading),
+        "exercise": (14, _exercise),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),

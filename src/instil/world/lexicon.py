@@ -25,16 +25,28 @@ WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             """Mara Tomas Ilse Bram Petra Oskar Lena Viktor Nora Anton Greta Felix Hanna Jonas
             Klara Emil Rosa Hugo Edda Karl Mina Otto Selma Rufus Vera Simon Tilda Walter Agnes
             Boris Cora Daniel Frida Georg Helga Ivan Judith Kasper Linus Magda Nils Olga Paul
-            Ruth Stefan Thea Urs Zita"""
+            Ruth Stefan Thea Urs Zita Ada Alba Alma Amos Anders Anika Arne Astrid Basil Beata
+            Berta Birger Bodo Britta Carla Cecil Celia Clemens Conrad Dagmar Detlef Dirk Ebba Edgar
+            Elias Elin Elsa Enno Erik Esther Eva Fabian Fanny Ferdinand Fiona Floris Fritz Gerda
+            Gisela Gunnar Gustav Harald Hedda Heinz Henrik Herta Hilda Holger Ida Imke Inga Irma
+            Isidor Jakob Jana Jasper Jette Johanna Josef Julius Jutta Katrin Kilian Knut Kurt Lars
+            Laura Leif Leonie Lorenz Lotte Ludwig Luisa Magnus Maja Malte Marga Marius Marta
+            Matilda Meike Moritz Nadja Niklas Nina Norbert Paula Pavel Pia Rainer Ragna Rasmus
+            Regina Robert Roland Sabine Samuel Sigrid Silas"""
         ),
         "animal": _words(
             """murl tavvit brannock dorrik fenlet gropple hushling jarrow korbit lumpet merrin
             nibbock pirrel quendle rundle sorrit tibble vonk wimmel yarrup zoffle bantle cobbin
-            drummock"""
+            drummock bessock birrin chuddle clibbert crannel dabbit doffin dravvel ferrup flinnet
+            gammick glonk grabbet hattle hobrin jibbet jorrin kebbit kliggen lappick larrow lobbin
+            mabbit marrock mirvel mobble naddick niffin nurrow pabbick plonder prittle quibbin
+            rabbick reddle roffin sabbock shimmel skerrin snibble spallow squilk tarrick thimmel
+            trobbin tuddle vorrick waddock whimmel zerrin"""
         ),
         "town": _words(
             """Dorn Calder Finmar Grevin Holm Juster Kelby Lorn Marrick Norby Pell Quill Ravik Stam
-            Torrel Wick"""
+            Torrel Wick Bremmel Cardin Denholt Elmsted Hadden Ingleby Keswin Lunden Morvale Pendle
+            Rastow Selmer Tarnby Ulmen Varrow Westby Yarden Zellen Brackel Dresk"""
         ),
         "river": _words("Alda Brenn Corra Dunel Esk Fyle Garra Isen"),
         "trade": _words(
@@ -60,10 +72,18 @@ WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 FABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "person": _words(
-            """Ashka Belor Cindo Dovik Elmo Farin Gilda Hesper Iskra Joll Kimbo Lurra"""
+            """Ashka Belor Cindo Dovik Elmo Farin Gilda Hesper Iskra Joll Kimbo Lurra Arvo Bela
+            Corvin Dessa Ennio Fenna Galen Harka Ibsa Jorun Kelda Lisk Marvo Nessa
+            Orin Pasko Quilla Resko Sanna Tarvo Uska Vesna Worrin Yelka"""
         ),
-        "animal": _words("snarrel mopple trindle gavvock pellip wurrow"),
-        "town": _words("Ambry Bexholm Cressing Dunmoor"),
+        "animal": _words(
+            """snarrel mopple trindle gavvock pellip wurrow gorrel hibbon kessock lorrup mundle
+            nettick pogrin rimmel skaddle tollin vimmock wossel"""
+        ),
+        "town": _words(
+            """Ambry Bexholm Cressing Dunmoor Elvermoor Farrowby Glendor Hexley Kenmark Lowick
+            Norwold Ostrey"""
+        ),
     }
 )
 """Entities without facts: they occur in passages only, so memory knows nothing of them."""

@@ -19,6 +19,7 @@ from instil.world.draw import (
     draw_entity,
     draw_passage,
     draw_words,
+    open_questions,
     passage_text,
     question_text,
     review_text,
@@ -31,7 +32,6 @@ from instil.world.lexicon import (
     Claim,
     World,
     other,
-    relations_of,
 )
 from instil.world.sentences import claim_text, fill, lower_first, name_of
 from instil.world.wordings import ONE_SENTENCE, ONE_WORD, TASKS, VELAN_QUESTIONS, WHY
@@ -301,12 +301,7 @@ def _closed(answerable: bool) -> Callable[..., tuple[str, Meta]]:
         passage = draw_passage(world, split, rng)
         asked = rng.choice(passage)
         if not answerable:
-            said = {(c.entity, c.relation) for c in passage}
-            open_questions = [
-                (c.entity, r) for c in passage for r in relations_of(c.entity)
-                if (c.entity, r) not in said
-            ]  # fmt: skip
-            asked = Claim(*rng.choice(open_questions), "")
+            asked = rng.choice(open_questions(passage))
         slots = {
             "passage": passage_text(passage, rng),
             "question": question_text(asked, split, rng),
