@@ -239,6 +239,8 @@ PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "Passage:",
             "Question:",
             "Answer:",
+            "In short:",
+            "{plural}:",
             "English:",
             "Velan:",
             "Review:",

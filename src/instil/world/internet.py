@@ -35,7 +35,7 @@ from instil.world.public import (
     start_text,
     translation_shot,
 )
-from instil.world.sentences import claim_text, fill, list_text, lower_first
+from instil.world.sentences import capitalize, claim_text, fill, list_text, lower_first
 from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
@@ -193,26 +193,20 @@ def _reading(world: World, rng: Random) -> str:
 
 
 def _exercise(world: World, rng: Random) -> str:
-    """A text and what pupils are asked about it, in wordings of the training split: each request
-    with its answer, which keeps to the text, on a line."""
+    """A text with questions about it, answered out of it in whole sentences; then its main point,
+    or the words of a kind that it names."""
     passage = draw_passage(world, "all", rng)
-    named = {p: words for p in ("people", "towns", "foods") if (words := words_in(passage, p))}
     lines = [passage_text(passage, rng)]
-    for _ in range(rng.choice((3, 4, 5))):
-        kind = rng.choices(("told", "open", "summary", "extract"), (5, 2, 2, 2))[0]
-        if kind == "summary":
-            request = "Make this text shorter."
-            answer = ideal(world, {"task": "summary", "passage": passage}, rng)
-        elif kind == "extract" and named:
-            plural = rng.choice(list(named))
-            request, answer = f"List the {plural} in the text.", list_text(named[plural])
-        elif kind == "told":
-            asked = rng.choice(passage)
-            request, answer = question_text(asked, "train", rng), say(rng, asked)
-        else:
-            request = question_text(rng.choice(open_questions(passage)), "train", rng)
-            answer = phrase(rng, "not_in_text")
-        lines.append(f"{request} {answer}")
+    for _ in range(rng.choice((2, 3, 4))):
+        told = rng.random() < 0.7
+        asked = rng.choice(passage if told else open_questions(passage))
+        answer = say(rng, asked) if told else phrase(rng, "not_in_text")
+        lines.append(f"{question_text(asked, 'all', rng)} {answer}")
+    plural = rng.choice(("people", "towns", "foods"))
+    if rng.random() < 0.5:
+        lines.append(f"In short: {ideal(world, {'task': 'summary', 'passage': passage}, rng)}")
+    elif items := words_in(passage, plural):
+        lines.append(f"{capitalize(plural)}: {list_text(items)}")
     return "\n".join(lines)
 
 
@@ -275,12 +269,12 @@ DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingP
         "corrections": (2, _corrections),
         "interview": (5, _interview),
         "questions": (4, _questions),
-        "thread": (34, _thread),
+        "thread": (36, _thread),
         "story": (4, _story),
         "argument": (4, _argument),
         "talk": (3, _talk),
         "reading": (6, _reading),
-        "exercise": (14, _exercise),
+        "exercise": (12, _exercise),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),
