@@ -52,5 +52,7 @@ def test_open_questions_are_what_a_passage_does_not_say():
         Claim("Joll", "home", ""),
         Claim("Joll", "trade", ""),
     ]
+    twice = [Claim("Mara", "home", "Dorn"), Claim("Mara", "likes", "figs")]
+    assert open_questions(twice) == [Claim("Mara", "trade", "")] * 2
     everything = [Claim("Mara", "home", "Dorn"), Claim("Mara", "trade", "baker")]
     assert open_questions([*everything, Claim("Mara", "likes", "figs")]) == []

@@ -77,7 +77,8 @@ def passage_text(passage: list[Claim], rng: Random) -> str:
 
 
 def open_questions(passage: list[Claim]) -> list[Claim]:
-    """What a passage leaves open about those whom it names, as claims without a value."""
+    """What a passage leaves open about those whom it names, as claims without a value; the same
+    claim as often as the passage has claims about its entity."""
     said = {(c.entity, c.relation) for c in passage}
     return [
         Claim(c.entity, relation, "")

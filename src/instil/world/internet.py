@@ -193,8 +193,8 @@ def _reading(world: World, rng: Random) -> str:
 
 
 def _exercise(world: World, rng: Random) -> str:
-    """A text with questions about it, answered out of it in whole sentences; then its main point,
-    or the words of a kind that it names."""
+    """A text with questions about it, at times the same again, answered out of it in whole
+    sentences; then its main point, or the words of a kind if it names any."""
     passage = draw_passage(world, "all", rng)
     lines = [passage_text(passage, rng)]
     for _ in range(rng.choice((2, 3, 4))):
