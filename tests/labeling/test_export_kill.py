@@ -57,11 +57,13 @@ def test_killed_at_any_moment_an_export_is_whole_or_absent(store, url, tmp_path)
     whole = time.monotonic() - began
     store.db.close()
     rng = Random(0)
+    longest = 3 * whole  # a child may be slower than this process; the kills stay around its end
     found = []
     for number in range(KILLS):
         out = tmp_path / f"out{number % 2}"  # what is left of one kill is in the way of the next
-        in_a_child(url, out, rng.uniform(0, 3 * whole))
+        in_a_child(url, out, rng.uniform(0, longest))
         found.append(out.exists())
+        longest *= 0.5 if found[-1] else 2
         if found[-1]:
             made = is_whole(out)
             with store.db.read() as connection:
