@@ -26,6 +26,7 @@ from instil.progress import Progress
 from instil.runs import Run
 from instil.train import checkpoint, dist
 from instil.train.memory import MemoryConfig, prepare
+from instil.train.muon import Muon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +140,7 @@ def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimi
         "optimizer": adam(rest, cfg.lr, cfg.betas, decay=cfg.weight_decay)
     }
     if hidden:
-        found["muon"] = torch.optim.Muon(
-            hidden, lr=cfg.lr, weight_decay=cfg.weight_decay, adjust_lr_fn="match_rms_adamw"
-        )
+        found["muon"] = Muon(hidden, cfg.lr, cfg.weight_decay)
     return found
 
 
