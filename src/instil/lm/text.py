@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from instil.errors import InstilError
@@ -141,7 +141,9 @@ class Codec:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of `vocab_size` ids; the same texts give the same tokenizer.
 
-    Ids 0 and 1 are <|end|> and <|pad|>, 2 to 257 the bytes, so every text can be encoded.
+    Ids 0 and 1 are <|end|> and <|pad|>, 2 to 257 the bytes, so every text can be encoded. A text or
+    a line that begins with a word is read as if a space stood before it (as Llama reads a text), so
+    a word has one id wherever it stands, and a model need not learn two for each name.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(alphabet) + 2:
@@ -149,8 +151,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
             f"vocab_size {vocab_size} is too small: 256 bytes and 2 control tokens need 258"
         )
     tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(" "), normalizers.Replace(Regex(r"\n(?= *\S)"), "\n ")]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.decoder = decoders.Sequence(  # the same backwards, so every text comes back
+        [
+            decoders.ByteLevel(),
+            decoders.Replace(Regex(r"\n (?= *\S)"), "\n"),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[END, PAD],

@@ -48,11 +48,12 @@ class Muon(torch.optim.Optimizer):
 
     def _update(self, p: nn.Parameter, momentum: float) -> Tensor:
         """The gradient with momentum, whole where `p` is in shards."""
-        state = self.state[p]
+        state, gradient = self.state[p], p.grad
+        assert gradient is not None
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
-        state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-        return dist.full(p.grad.lerp(state["momentum_buffer"], momentum))
+        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return dist.full(gradient.lerp(state["momentum_buffer"], momentum))
 
 
 def orthogonal(matrices: list[Tensor]) -> list[Tensor]:
