@@ -133,7 +133,7 @@ def adam(
 
 def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimizer]:
     """The optimizers of a run, by the name of their tensors in its checkpoints."""
-    hidden = _hidden_matrices(model) if cfg.optimizer == "muon" else []
+    hidden = hidden_matrices(model) if cfg.optimizer == "muon" else []
     taken = {id(p) for p in hidden}
     rest = [p for p in checkpoint.weights(model).values() if id(p) not in taken]
     found: dict[str, torch.optim.Optimizer] = {
@@ -144,7 +144,7 @@ def optimizers(model: nn.Module, cfg: FitConfig) -> dict[str, torch.optim.Optimi
     return found
 
 
-def _hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
     """The weight matrices between embedding and head."""
     ends = [layer for layer in model.modules() if isinstance(layer, nn.Embedding)]
     ends += [head] if (head := getattr(model, "get_output_embeddings", lambda: None)()) else []
