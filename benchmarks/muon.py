@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for p in copies:
                 p.grad = torch.randn_like(p)
             optimizer = (
-                Muon(copies, lr=1e-3, decay=0.1)
+                Muon(copies, lr=1e-3, weight_decay=0.1)
                 if name == "ours"
                 else torch.optim.Muon(copies, lr=1e-3, adjust_lr_fn="match_rms_adamw")
             )

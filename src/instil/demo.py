@@ -9,7 +9,7 @@ The order differs from the paper's in one thing: the SFT baseline is trained aft
 because the reward model chooses its checkpoint (appendix C.1). PPO starts from a model of its own
 (appendix C.3), which is also the one whose responses are ranked.
 
-    instil demo                 # a quarter of an hour on two cores with AVX-512, else half of one
+    instil demo                 # two cores: 15 minutes with AVX-512, 30 without
     instil demo --fast          # two minutes, too small to show the effects
 """
 

@@ -291,7 +291,7 @@ def test_the_sampled_tokens_are_scored_not_their_text_encoded_again(ppo_config_o
     config = ppo_config_of(logprob_gap=math.inf, batch_size=2, minibatch_size=2)
     models = ppo.load(config)
     codec = models.codec
-    letters = [codec.encode_response(letter)[0] for letter in "It is"]
+    letters = codec.tokenizer.convert_tokens_to_ids(["Ġ", "I", "t", "Ġ", "i", "s"])
     assert letters != codec.encode_response("It is")[:-1]
     responses = [[*letters, codec.eos_id], codec.encode_response("It is")]
     given = Samples(responses, [[0.0] * len(r) for r in responses], [True, True])

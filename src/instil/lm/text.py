@@ -24,6 +24,8 @@ from instil.lm.trust import check_configs, opening, read_json
 
 TEMPLATE_FILE = "instil_template.txt"
 END, PAD = "<|end|>", "<|pad|>"
+PROBE = "A b\nc  d"
+"""Tokenizers of one vocabulary may yet differ in what they do with blanks and lines."""
 
 
 class Codec:
@@ -94,6 +96,7 @@ class Codec:
         """Whether both turn every prompt and response into the same ids."""
         return (
             self.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+            and self._plain(PROBE) == other._plain(PROBE)
             and self.template == other.template
             and self.tokenizer.chat_template == other.tokenizer.chat_template
             and self.eos_id == other.eos_id
@@ -141,9 +144,9 @@ class Codec:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of `vocab_size` ids; the same texts give the same tokenizer.
 
-    Ids 0 and 1 are <|end|> and <|pad|>, 2 to 257 the bytes, so every text can be encoded. A text or
-    a line that begins with a word is read as if a space stood before it (as Llama reads a text), so
-    a word has one id wherever it stands, and a model need not learn two for each name.
+    Ids 0 and 1 are <|end|> and <|pad|>, 2 to 257 the bytes, so every text can be encoded. A space
+    is put before a text (as Llama does) and before each line that begins with a word, and taken
+    away in decoding: a word has one id wherever it stands, and a model learns one for each name.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     if vocab_size < len(alphabet) + 2:
@@ -155,7 +158,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         [normalizers.Prepend(" "), normalizers.Replace(Regex(r"\n(?= *\S)"), "\n ")]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.Sequence(  # the same backwards, so every text comes back
+    tokenizer.decoder = decoders.Sequence(  # the same backwards, so a whole text comes back
         [
             decoders.ByteLevel(),
             decoders.Replace(Regex(r"\n (?= *\S)"), "\n"),
