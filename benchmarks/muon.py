@@ -1,6 +1,8 @@
 """How long a step of Muon takes on a CPU, ours and torch's, for a Llama's matrices.
 
-python -m benchmarks.muon --width 128 --layers 4
+    python -m benchmarks.muon --width 128 --layers 4
+
+In alternation; the first round warms up and does not count.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             started = time.perf_counter()
             optimizer.step()
-            if number:  # the first one warms up
+            if number:
                 seconds.append(time.perf_counter() - started)
     ours, theirs = median(found["ours"]), median(found["torch"])
     print(

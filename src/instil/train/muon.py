@@ -87,8 +87,8 @@ def _alike(matrices: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
         yield from (every[at : at + size] for at in range(0, len(every), size))
 
 
-def _as(p: nn.Parameter, whole: Tensor) -> Tensor:
-    """What is whole on every rank, in shards where `p` is; nothing is sent."""
-    if not isinstance(p.data, DTensor):
+def _as(like: Tensor, whole: Tensor) -> Tensor:
+    """What is whole on every rank, in shards where `like` is; nothing is sent."""
+    if not isinstance(like, DTensor):
         return whole
-    return distribute_tensor(whole, p.data.device_mesh, p.data.placements, src_data_rank=None)
+    return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
