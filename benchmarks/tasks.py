@@ -24,7 +24,7 @@ from benchmarks.stand_ins import Ids, decoder, ppo_models, random_policy, random
 from instil.errors import InstilError
 from instil.lm.machine import tokens_per_pass
 from instil.lm.sampling import Decoder, SamplingParams
-from instil.train import dpo, ppo, rm, sft
+from instil.train import dpo, ppo, rankings, rm, sft
 from instil.train import ppo_models as held
 from instil.train.fit import Method, _improve, optimizers
 from instil.train.ppo_config import Config as PPOConfig
@@ -177,8 +177,8 @@ def dpo_task(args: Namespace, clock: Clock, w: ModuleType) -> Task:
 
     def refer(several: int) -> None:
         for number in range(several):
-            parts[number] = dpo.with_reference(
-                parts[number], lambda some: dpo._logprobs(policy, codec, tokens, some)
+            parts[number] = rankings.with_reference(
+                parts[number], lambda some: rankings.reference_logprobs(policy, codec, tokens, some)
             )
             clock.tick()
 

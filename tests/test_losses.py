@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from instil.losses import (
     dpo_loss,
+    fitted_weight,
     lm_loss,
     masked_mean,
     pair_shares,
@@ -210,6 +211,17 @@ def test_ranking_accuracy_counts_right_pairs_and_half_of_equal_scores():
     correct, pairs = ranking_accuracy(scores, ranks)
     assert correct.tolist() == [2.5, 0.0]
     assert pairs.tolist() == [3.0, 5.0]
+
+
+def test_the_weight_of_a_feature_that_is_right_in_three_of_four_pairs():
+    # margins +2 three times and -2 once: sigmoid(2 w) = 3/4, so w = log(3) / 2
+    feature = torch.tensor([[2.0, 0.0, 9.0], [5.0, 3.0, 9.0], [0.0, -2.0, 9.0], [0.0, 2.0, 9.0]])
+    ranks = torch.tensor([[1, 2, 0]] * 4)
+    assert fitted_weight(feature, ranks) == pytest.approx(math.log(3) / 2, abs=1e-6)
+    assert fitted_weight(-100 * feature, ranks) == pytest.approx(-math.log(3) / 200, abs=1e-8)
+    for alike in (feature[:3], -feature[:3], torch.ones(3, 3)):
+        with pytest.raises(ValueError, match="orders all pairs alike"):
+            fitted_weight(alike, ranks[:3])
 
 
 def test_pair_shares_by_hand():

@@ -167,6 +167,7 @@ class Story:
         """What the reward model starts from and reads."""
         return {
             "model": self.out / "ppo-init",
+            "likelihood": self.out / "ppo-init",
             "prompts": self.prompts_file,
             **{
                 name: (self.data / f"{name}.jsonl",)

@@ -93,6 +93,31 @@ def ranking_accuracy(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     return (right * pairs).sum(dim=(1, 2)), pairs.sum(dim=(1, 2))
 
 
+def fitted_weight(feature: Tensor, ranks: Tensor) -> float:
+    """The weight w at which the scores w * feature have the least ranking loss.
+
+    feature  (B, K)  one number per response
+    ranks    (B, K)  as in `ranking_loss`
+
+    The loss is convex in w, so this is logistic regression on pairs with one feature. Raises
+    ValueError if there is no such w: the feature orders every pair rightly, or every pair wrongly.
+    """
+    margins, present = _pairs(feature.double(), ranks)
+    if not (margins[present] < 0).any() or not (margins[present] > 0).any():
+        raise ValueError("the feature orders all pairs alike, so no weight of it is best")
+    weight = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        found = ranking_loss(weight * feature.double(), ranks)
+        found.backward()
+        return found
+
+    optimizer.step(loss)
+    return weight.item()
+
+
 def pair_shares(ranks: Tensor) -> tuple[Tensor, Tensor]:
     """Of the pairs of a prompt, in which share each response is the better, and the worse one.
 

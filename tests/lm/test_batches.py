@@ -72,8 +72,15 @@ def test_a_ranking_is_its_prompt_once_and_its_responses_after_it():
     tokens, mask = batch.apart()
     rows = [row[there].tolist() for row, there in zip(tokens, mask, strict=True)]
     assert rows == [[1, 9, 2], [1, 9, 3, 4], [1, 9, 5], [6, 7], [6, 8], [1]]
+    assert batch.offsets.tolist() == [[0, 0, 0], [0, 0, 0]]
     with pytest.raises(ValueError, match="needs one rank"):
         ranking_batch([([1], [[2], [3]], [1])])
+
+
+def test_what_a_score_is_beside_the_models_number_is_padded_like_the_ranks():
+    ranked = [([1], [[2], [3]], [1, 2]), ([1], [[2], [3], [4]], [1, 2, 2])]
+    batch = ranking_batch(ranked, [[0.5, -1.0], [1.0, 2.0, 3.0]])
+    assert batch.offsets.tolist() == [[0.5, -1.0, 0.0], [1.0, 2.0, 3.0]]
 
 
 def test_rollouts_meet_at_one_column():

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from instil.errors import InstilError
-from instil.lm.reward import PythonReward, RewardModel, load_reward, save_reward
+from instil.lm.reward import Likelihood, PythonReward, RewardModel, load_reward, save_reward
 from instil.lm.scalar import ScalarModel
 
 
@@ -37,12 +38,33 @@ def test_the_score_is_read_at_the_end_token(reward):
 
 
 def test_saved_and_loaded_with_its_spread(reward, tmp_path):
-    save_reward(tmp_path / "rm", reward.model, reward.codec, mean=0.5, std=2.0)
+    save_reward(tmp_path / "rm", replace(reward, std=2.0), mean=0.5)
     again = load_reward(tmp_path / "rm")
     assert again.std == 2.0
     assert again(["A recipe"], ["soup"]) == pytest.approx(reward(["A recipe"], ["soup"]), abs=1e-6)
     (tmp_path / "rm" / "instil_reward.json").unlink()
     assert math.isnan(load_reward(tmp_path / "rm").std)
+
+
+def test_a_likelihood_is_added_to_the_score(reward, make_policy, tmp_path):
+    policy = make_policy("gpt2")
+    both = replace(reward, likelihood=Likelihood(policy, weight=0.3, temperature=0.5))
+    prompts, responses = ["Which river?", "A recipe"], ["The Aller.", "for lentil soup"]
+    for prompt, response, alone, found in zip(
+        prompts, responses, reward(prompts, responses), both(prompts, responses), strict=True
+    ):
+        asked = reward.codec.encode_prompt(prompt)
+        said = reward.codec.encode_response(response)  # with its end token, which counts, too
+        with torch.no_grad():
+            logits = policy(torch.tensor([asked + said])).logits[0, len(asked) - 1 : -1]
+        each = (logits / 0.5).log_softmax(dim=-1)[torch.arange(len(said)), said]
+        assert found == pytest.approx(alone + 0.3 * each.sum().item(), abs=1e-4)
+    save_reward(tmp_path / "rm", both, mean=0.0)
+    again = load_reward(tmp_path / "rm")
+    assert again(prompts, responses) == pytest.approx(both(prompts, responses), abs=1e-5)
+    (tmp_path / "rm" / "instil_reward.json").unlink()
+    with pytest.raises(InstilError, match=r"no weight of the model in .*likelihood"):
+        load_reward(tmp_path / "rm")
 
 
 @pytest.mark.parametrize(

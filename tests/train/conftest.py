@@ -47,10 +47,29 @@ class World:
     def rm(self) -> Path:
         return self.root / "rm"
 
+    @property
+    def likely_rm(self) -> Path:
+        """A reward model with a likelihood."""
+        return self.root / "rm+likelihood"
+
     def arguments(self, command: str, out: Path) -> list[str]:
-        """A command line that takes about a second: eight to twelve steps, a checkpoint each 3."""
+        """A command line that takes about a second: eight to twelve steps, a checkpoint each 3.
+
+        "rm+likelihood" and "ppo+likelihood" are the same with a likelihood in the reward."""
         files = {name: str(self.root / f"{name}.jsonl") for name in FILES}
         shared = ["--out", str(out), "--threads", "1", "--checkpoint-every", "3", "--seed", "3"]
+        ranked = (
+            f"--model {self.sft} --prompts {files['prompts']} --rankings {files['rankings']} "
+            f"--responses {files['responses']} --demonstrations {files['demonstrations']} "
+            "--batch-size 8 --lr 1e-2 --epochs 2 --eval-every 4"
+        )
+        ppo = (
+            f"--model {self.sft} --prompts {files['prompts']} --steps 8 "
+            "--max-same 1 --batch-size 16 --minibatch-size 8 --max-tokens 12 "
+            "--lr 1e-3 --value-lr 1e-3 "
+            f"--ptx-coef 2 --ptx-ratio 2 --pretraining {files['text']} --row-length 16 --ema 0.9 "
+            "--kl-target 0.5 --sample-every 2"
+        )
         own = {
             "pretrain": f"--text {files['text']} --vocab-size 300 --width 32 --layers 2 --heads 2 "
             "--optimizer muon --context 64 --row-length 16 --batch-size 16 --epochs 0.5 "
@@ -59,19 +78,15 @@ class World:
             f"--demonstrations {files['demonstrations']} --epochs 4 --batch-size 16 --lr 3e-3 "
             f"--max-response-tokens 12 --pretraining {files['text']} --pretraining-mix 0.25 "
             f"--row-length 16 --dropout 0.2 --rm {self.rm} --eval-prompts 6",
-            "rm": f"--model {self.sft} --prompts {files['prompts']} --rankings {files['rankings']} "
-            f"--responses {files['responses']} --demonstrations {files['demonstrations']} "
-            "--batch-size 8 --lr 1e-2 --epochs 2 --eval-every 4",
+            "rm": ranked,
+            "rm+likelihood": f"{ranked} --likelihood {self.sft}",
             "dpo": f"--model {self.sft} --prompts {files['prompts']} "
             f"--rankings {files['rankings']} --responses {files['responses']} "
             "--batch-size 8 --lr 1e-3 --warmup 2 --epochs 2 --label-smoothing 0.05 --eval-every 4",
-            "ppo": f"--model {self.sft} --rm {self.rm} --prompts {files['prompts']} --steps 8 "
-            "--max-same 1 --batch-size 16 --minibatch-size 8 --max-tokens 12 "
-            "--lr 1e-3 --value-lr 1e-3 "
-            f"--ptx-coef 2 --ptx-ratio 2 --pretraining {files['text']} --row-length 16 --ema 0.9 "
-            "--kl-target 0.5 --sample-every 2",
+            "ppo": f"{ppo} --rm {self.rm}",
+            "ppo+likelihood": f"{ppo} --rm {self.likely_rm}",
         }
-        return [command, *own[command].split(), *shared]
+        return [command.partition("+")[0], *own[command].split(), *shared]
 
 
 FILES = ("text", "prompts", "demonstrations", "responses", "rankings")
@@ -90,6 +105,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         ("pretrain", ["--epochs", "6"]),
         ("sft", ["--epochs", "6"]),
         ("rm", []),
+        ("rm+likelihood", []),
     ):
         out = world.root / {"pretrain": "base"}.get(command, command)
         words = world.arguments(command, out)

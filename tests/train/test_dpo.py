@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from instil.errors import InstilError
 from instil.lm.models import load_policy
 from instil.lm.text import Codec
-from instil.train import dpo
+from instil.train import dpo, rankings
 from instil.train.rankings import Item, items_of_step
 
 RANKINGS = [
@@ -62,7 +62,9 @@ def policies(world, codec):
     with torch.no_grad():
         for weight in policy.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=noise, dtype=weight.dtype)
-    known = dpo.with_reference(items(), lambda some: dpo._logprobs(reference, codec, 50, some))
+    known = rankings.with_reference(
+        items(), lambda some: rankings.reference_logprobs(reference, codec, 50, some)
+    )
     return reference, policy, known
 
 

@@ -26,6 +26,7 @@ from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec, train_tokenizer
 from instil.train import ppo
 from instil.train.data import pretraining_rows
+from instil.train.rollout import response_logprobs
 
 COLORS = ("red", "blue", "green", "pink")
 NO_TEXT = torch.empty(0, 0, dtype=torch.long)
@@ -284,6 +285,39 @@ def test_a_reward_model_with_another_tokenizer_reads_text(ppo_config_of):
         model.scores(b.tokens, b.mask).item() for b in (text_batch([pair], 1) for pair in pairs)
     ]
     assert rollout.raw_scores.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_each_token_earns_its_own_part_of_a_likelihood(world, ppo_config_of):
+    config = ppo_config_of(rm=str(world.likely_rm), kl_coef=0.1, truncated="score")
+    models = ppo.load(config)
+    own = models.reward.likelihood
+    assert own is not None
+    assert own.weight > 0
+    rollout, responses = ppo.collect(models, prompts(), config, 0, {})  # with all checks of a start
+    mask = rollout.sequences.response_mask
+    expected = response_logprobs(own.model, rollout.sequences, own.temperature)
+    assert torch.allclose(rollout.token_scores, own.weight * expected, atol=1e-5)
+    assert (rollout.token_scores[mask] <= 0).all()
+    assert rollout.token_scores.sum() < -1
+    assert torch.allclose(rollout.raw_scores, rollout.scores + rollout.token_scores.sum(1))
+    # together they are the score of the reward model, which reads an end after what was cut off
+    whole = torch.tensor(models.reward(prompts(), responses))
+    assert rollout.ended.sum() > 4
+    assert torch.allclose(rollout.raw_scores[rollout.ended], whole[rollout.ended], atol=1e-4)
+    # and all of it is in the rewards, beside the KL, which is 0 before the first step
+    found, _ = ppo.ppo_step(models, prompts(), NO_TEXT, config, 0)
+    assert found["objective/rlhf_reward"] == pytest.approx(
+        rollout.raw_scores.mean().item(), abs=1e-4
+    )
+
+
+def test_a_likelihood_with_another_tokenizer_is_given_at_the_end(world, ppo_config_of):
+    config = ppo_config_of(rm=str(world.likely_rm), truncated="score")
+    models = ppo.load(config)
+    models.shares_tokens = models.value_is_reward = False  # as if it were
+    rollout, responses = ppo.collect(models, prompts(), config, 1, {})
+    assert not rollout.token_scores.any()
+    assert rollout.scores.tolist() == pytest.approx(models.reward(prompts(), responses), abs=1e-4)
 
 
 def test_the_sampled_tokens_are_scored_not_their_text_encoded_again(ppo_config_of, monkeypatch):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from instil.errors import InstilError
 from instil.lm.models import load_policy
+from instil.lm.reward import Likelihood
 from instil.runs import Run
 from instil.train import ppo, ppo_models
 from instil.train.checkpoint import save_checkpoint
@@ -90,6 +92,9 @@ def test_the_work_of_a_run_counts_every_pass(ppo_config_of):
     found = ppo_models.work(models, config)
     assert found["tokens"] == 1000 + text
     assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v) + 6 * p * text
+    models.reward = replace(models.reward, likelihood=Likelihood(models.reference))
+    found = ppo_models.work(models, config)
+    assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v + 2 * p) + 6 * p * text
 
 
 def test_vllm_is_started_once_and_has_the_weights_of_every_step(ppo_config_of, monkeypatch):

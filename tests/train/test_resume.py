@@ -14,7 +14,7 @@ import pytest
 
 from instil import cli
 
-COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo")
+COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

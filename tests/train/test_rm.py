@@ -9,6 +9,7 @@ import torch
 from instil import cli
 from instil.jsonl import read_records
 from instil.lm.batches import RankingBatch, ranking_batch
+from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.scalar import ScalarModel
 from instil.records import Demonstration, Prompt
@@ -40,6 +41,14 @@ def test_loss_accuracy_and_margin_of_a_batch_by_hand():
     assert (share["min_reward"], share["max_reward"]) == (0, 5)
 
 
+def test_what_the_likelihood_gives_is_a_part_of_every_score():
+    # the model says 0 and 1, the likelihood 3 and 1: the margin is 3 - 2 = 1 for the first
+    batch = ranking_batch([([1], [[2], [3]], [1, 2])], [[3.0, 1.0]])
+    loss, share = rm._loss(Fixed([[0.0, 1.0]]), batch, weight=1)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
+    assert (share["accuracy"], share["margin"]) == (1, pytest.approx(1))
+
+
 def test_demonstrations_average_zero_also_after_reloading(world):
     # PPO_DETAILS 1.30; the bias is in fp32, so the mean is 0 up to its rounding
     reward = load_reward(world.rm)
@@ -68,11 +77,11 @@ def test_centring_leaves_a_mean_of_zero_to_1e_6(world):
     ids = {"prompt_id": "p", "labeler_id": "ann", "response_ids": ["a", "b"]}
     texts = {"prompt": [1], "responses": [[2], [2]], "ranks": [1, 2], "lengths": [1, 1]}
     ranked = [Item(split="train", group="training", **ids, **texts)]
-    mean, std = rm._centre(reward.model, reward.codec, demonstrations, ranked)
+    centred, mean = rm._centre(reward, demonstrations, ranked)
     scores = reward.score_tokens(demonstrations)
     assert abs(sum(scores) / 3) < 1e-6
     assert mean == pytest.approx(reward.score_tokens([([1], [2])])[0], abs=1e-5)
-    assert std == pytest.approx(0, abs=1e-5)
+    assert centred.std == pytest.approx(0, abs=1e-5)
 
 
 def test_it_learns_the_toy_preference_and_reports_the_yardsticks(reference, helpers):
@@ -99,6 +108,47 @@ def test_the_directory_loads_as_a_sequence_classifier_and_reads_like_the_reward(
     tokens = torch.tensor([[*reward.codec.encode_prompt("What color ? red"), 0]])
     mask = torch.ones_like(tokens, dtype=torch.bool)
     assert torch.equal(again.scores(tokens, mask), reward.model.scores(tokens, mask))
+
+
+def test_with_a_likelihood_the_head_learns_what_it_lacks(world, capsys, tmp_path):
+    reward = load_reward(world.likely_rm)
+    own = reward.likelihood
+    assert own is not None
+    assert own.temperature == 0.5
+    assert all(
+        torch.equal(p, q)
+        for p, q in zip(
+            own.model.parameters(), load_policy(world.sft / "final").parameters(), strict=True
+        )
+    )
+    prompts = {p.id: p for p in read_records(world.prompts, Prompt)}
+    pairs = [
+        (prompts[d.prompt_id].text, d.text)
+        for d in read_records(world.root / "demonstrations.jsonl", Demonstration)
+        if prompts[d.prompt_id].split == "train"
+    ]
+    scores = reward(*zip(*pairs, strict=True))
+    assert abs(sum(scores) / len(scores)) < 1e-5  # of the whole score, not of the head's part
+    report = json.loads((world.likely_rm / "accuracy.json").read_text())["accuracy"]
+    assert all(row["model"]["mean"] > 0.5 for row in report)
+    assert reward.model.head.weight.any()
+    # before the first step the head says nothing: the loss is that of the likelihood alone
+    out = tmp_path / "rm"
+    assert cli.main([*world.arguments("rm+likelihood", out), "--lr", "1e-12"]) == 0
+    still = load_reward(out)
+    assert still.model.head.weight.abs().max() < 1e-9
+    assert f"the weight of the likelihood is {own.weight:.3g}" in capsys.readouterr().err
+
+
+def test_a_likelihood_with_another_tokenizer_is_refused(world, tmp_path, capsys):
+    base = tmp_path / "base"
+    words = [*world.arguments("pretrain", base), "--vocab-size", "290", "--epochs", "0.1"]
+    assert cli.main(words) == 0
+    words = [*world.arguments("rm", tmp_path / "rm"), "--likelihood", str(base)]
+    assert cli.main(words) == 1
+    told = capsys.readouterr().err
+    assert f"--likelihood {base}: its tokenizer or template is not that of --model" in told
+    assert not (tmp_path / "rm" / "final").exists()
 
 
 def test_a_demonstration_without_its_prompt_is_found_before_training(world, tmp_path, capsys):

@@ -96,7 +96,7 @@ def test_gaps_to_the_trainer_by_hand(policy, tokens):
     mask = sequences().response_mask
     sampled = own + torch.tensor([[0.25], [9.0], [-1.0], [0.0]]) * mask
     sampled[~mask] = 99.0  # what lies under the padding
-    rollout = Rollout(sequences(), sampled.clone(), *[torch.zeros(4)] * 5)
+    rollout = Rollout(sequences(), sampled.clone(), *[torch.zeros(4)] * 6)
     rows = torch.tensor([3, 0, 2])
     found = logprob_gaps(policy, rollout, rows, 0.7, tokens)
     # 0.25 in two tokens, -1 in one, 0 in five
@@ -119,6 +119,7 @@ def test_measurements_by_hand():
         logprobs=torch.tensor([[-1.0, -2.0], [-0.5, 99.0]]),
         ref_logprobs=torch.tensor([[-1.5, -2.25], [-0.25, -99.0]]),
         values=torch.tensor([[1.0, 2.0], [6.0, 0.0]]),
+        token_scores=torch.zeros(2, 2),
         scores=torch.tensor([2.0, -1.0]),
         raw_scores=torch.tensor([2.0, 0.0]),
         ended=torch.tensor([True, False]),

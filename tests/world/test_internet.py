@@ -96,6 +96,20 @@ def test_exercises_are_answered_out_of_their_text():
     assert 120 < seen["label", "compound"] < 180 and seen["label", "list"] > 60
 
 
+def test_workbooks_put_the_users_closed_tasks_and_answer_them_rightly():
+    rng, answers = Random(8), Counter()
+    for _ in range(300):
+        tasks = document(WORLD, "workbook", rng).split("\n")
+        for task, answer in zip(tasks[::2], tasks[1::2], strict=True):
+            said = {claim for s in parse(task) for claim in s.claims}
+            (sentence,) = parse(answer)
+            assert set(sentence.claims) <= said
+            answers[sentence.kind] += 1
+    # two of five tasks are summaries; of the others one is left open by its text
+    assert abs(answers["compound"] / 600 - 0.4) < 0.07
+    assert abs(answers["not_in_text"] / 600 - 0.2) < 0.06
+
+
 def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():
     told, rng = Counter(), Random(6)
     while told["truth"] + told["myth"] < 400:

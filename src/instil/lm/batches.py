@@ -68,6 +68,7 @@ class RankingBatch(OnDevice):
     packed: Packed
     last: Tensor  # (B, K)  where each response's last token is in `packed`; 0 if there is none
     ranks: Tensor  # (B, K)  1 is best, equal ranks are ties, 0 is padding
+    offsets: Tensor  # (B, K)  what each score is beside the model's number
 
     @property
     def weight(self) -> int:
@@ -129,8 +130,12 @@ def prompt_batch(prompts: Sequence[Ids], pad_id: int) -> PromptBatch:
 
 def ranking_batch(
     rankings: Sequence[tuple[Ids, Sequence[Ids], Sequence[int]]],
+    offsets: Sequence[Sequence[float]] = (),
 ) -> RankingBatch:
-    """(prompt, responses, their ranks) of each ranking; a ranking is never split over batches."""
+    """(prompt, responses, their ranks) of each ranking; a ranking is never split over batches.
+
+    offsets  of the responses of each ranking; without them all are 0
+    """
     if any(len(responses) != len(ranks) for _, responses, ranks in rankings):
         raise ValueError("every response of a ranking needs one rank")
     if any(not len(response) for _, responses, _ in rankings for response in responses):
@@ -145,11 +150,11 @@ def ranking_batch(
         ends = list(accumulate(map(len, [prompt, *responses]), initial=length - 1))[1:]
         last.append(ends[1:])
         length = ends[-1] + 1
-    return RankingBatch(
-        Packed.of(pieces, parents),
-        _padded(last, 0)[0],
-        _padded([ranks for _, _, ranks in rankings], 0)[0],
-    )
+    every = _padded([ranks for _, _, ranks in rankings], 0)[0]
+    given = torch.zeros(every.shape)
+    for row, some in zip(given, offsets, strict=False):
+        row[: len(some)] = torch.tensor(some)
+    return RankingBatch(Packed.of(pieces, parents), _padded(last, 0)[0], every, given)
 
 
 def rollout_batch(

@@ -3,6 +3,10 @@
 A reward takes text, so any reward works with any policy; token ids are private to each model. A
 reward model reads the response with the end token after it, as it did in training, also when the
 policy was cut off before it wrote one: what a cut-off costs is the trainer's setting.
+
+A small model that was trained to predict knows more about a response than it can say in one number
+at its last token. So a reward model may have a language model beside it, and a share of its score
+is then how likely that one finds the response (`Likelihood`).
 """
 
 from __future__ import annotations
@@ -14,18 +18,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from instil.errors import InstilError
 from instil.lm.batches import passes, text_batch
 from instil.lm.machine import Precision, tokens_per_pass
+from instil.lm.models import load_policy, logprobs, save_policy
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
 from instil.runs import model_dir
 
 STATISTICS = "instil_reward.json"
 """Beside the weights: mean and standard deviation of the scores, measured after training."""
+LIKELIHOOD = "likelihood"
+"""The folder of the language model whose logprobs are a part of the score, if there is one."""
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """A frozen language model with the reward model's tokenizer. It adds to the score of a response
+    weight * log p(response | prompt), where p is the model's softmax at `temperature`."""
+
+    model: PreTrainedModel
+    weight: float = 1.0
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,12 @@ class RewardModel:
     model: ScalarModel
     codec: Codec
     std: float = float("nan")
+    likelihood: Likelihood | None = None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The weights of all that reads a response."""
+        beside = self.likelihood.model.parameters() if self.likelihood else ()
+        return [*self.model.parameters(), *beside]
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Scores of responses given as text."""
@@ -52,8 +78,13 @@ class RewardModel:
         for rows in passes(lengths, tokens_per_pass(self.model.backbone)):
             batch = text_batch([pairs[i] for i in rows], self.codec.pad_id)
             batch = batch.to(self.model.backbone.device)
-            found = self.model.scores(batch.tokens, batch.mask).tolist()
-            for i, score in zip(rows, found, strict=True):
+            found = self.model.scores(batch.tokens, batch.mask)
+            if own := self.likelihood:
+                likely = logprobs(
+                    own.model, batch.tokens, batch.mask, batch.loss_mask, own.temperature
+                )
+                found = found + own.weight * likely.sum(dim=1)
+            for i, score in zip(rows, found.tolist(), strict=True):
                 scores[i] = score
         return scores
 
@@ -98,14 +129,28 @@ def load_reward(spec: str | Path, precision: Precision = "auto") -> RewardModel 
     model = ScalarModel.load(path, precision)
     model.eval()
     statistics = path / STATISTICS
-    std = json.loads(statistics.read_text())["std"] if statistics.exists() else float("nan")
-    return RewardModel(model, Codec.load(path), std)
+    known = json.loads(statistics.read_text()) if statistics.exists() else {}
+    likelihood = None
+    if (path / LIKELIHOOD).exists():
+        if LIKELIHOOD not in known:
+            raise InstilError(
+                f"{statistics}: no weight of the model in {path / LIKELIHOOD}; copy the whole "
+                "directory of the reward model"
+            )
+        likelihood = Likelihood(
+            load_policy(path / LIKELIHOOD, precision=precision), **known[LIKELIHOOD]
+        )
+    return RewardModel(model, Codec.load(path), known.get("std", float("nan")), likelihood)
 
 
-def save_reward(path: Path, model: ScalarModel, codec: Codec, mean: float, std: float) -> None:
-    """Write a reward model with its statistics."""
-    model.save(path, codec)
-    (path / STATISTICS).write_text(json.dumps({"mean": mean, "std": std}) + "\n")
+def save_reward(path: Path, reward: RewardModel, mean: float) -> None:
+    """Write a reward model with its statistics, and with the language model beside it, if any."""
+    reward.model.save(path, reward.codec)
+    known: dict[str, Any] = {"mean": mean, "std": reward.std}
+    if own := reward.likelihood:
+        save_policy(own.model, reward.codec, path / LIKELIHOOD)
+        known[LIKELIHOOD] = {"weight": own.weight, "temperature": own.temperature}
+    (path / STATISTICS).write_text(json.dumps(known) + "\n")
 
 
 def _find(spec: str):  # type: ignore[no-untyped-def]

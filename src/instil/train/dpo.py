@@ -19,8 +19,8 @@ Left out on purpose:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,7 +29,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from instil.errors import InstilError
-from instil.lm.batches import OnDevice, passes, rollout_batch
+from instil.lm.batches import OnDevice
 from instil.lm.machine import settle, tokens_per_pass
 from instil.lm.models import load_policy, save_policy
 from instil.lm.text import Codec
@@ -46,7 +46,10 @@ from instil.train.rankings import (
     evaluation,
     items_of_step,
     read_items,
+    reference_logprobs,
     report,
+    sequences_of,
+    with_reference,
 )
 from instil.train.rollout import Sequences, response_logprobs
 
@@ -113,7 +116,9 @@ def run(config: Config) -> None:
             if isinstance(run, DryRun):
                 return [[0.0] * len(item.ranks) for item in some]
             with dist.whole(policy) as plain:
-                return dist.spread(lambda share: _logprobs(plain, codec, tokens, share), some)
+                return dist.spread(
+                    lambda share: reference_logprobs(plain, codec, tokens, share), some
+                )
 
         def rewards_now(some: list[Item]) -> list[list[float]]:
             return [
@@ -144,37 +149,6 @@ def run(config: Config) -> None:
             publish(run, plain, lambda path: save_policy(plain, codec, path), **results)
 
 
-def with_reference(
-    items: list[Item], logprobs_of: Callable[[list[Item]], list[list[float]]]
-) -> list[Item]:
-    """The rankings with the logprobs that their responses have now, before training."""
-    return [
-        replace(item, reference=logprobs)
-        for item, logprobs in zip(items, logprobs_of(items), strict=True)
-    ]
-
-
-@torch.no_grad()
-def _logprobs(
-    policy: PreTrainedModel, codec: Codec, tokens: int, items: Sequence[Item]
-) -> list[list[float]]:
-    """Logprob of every response of each ranking, about `tokens` tokens at a time."""
-    found: list[list[float]] = [[] for _ in items]
-    for rows in passes([item.tokens for item in items], tokens):
-        sequences = _sequences([items[i] for i in rows], codec).to(policy.device)
-        sums = iter(response_logprobs(policy, sequences, 1.0).sum(dim=1).tolist())
-        for i in rows:
-            found[i] = [next(sums) for _ in items[i].responses]
-    return found
-
-
-def _sequences(items: Sequence[Item], codec: Codec) -> Sequences:
-    """The responses of all rankings in order; those of one prompt share it in a pass."""
-    prompts = [item.prompt for item in items for _ in item.responses]
-    responses = [response for item in items for response in item.responses]
-    return Sequences(*rollout_batch(prompts, responses, codec.pad_id))
-
-
 def _batches(
     items: list[Item], codec: Codec, config: Config, tokens: int, step: int
 ) -> list[PreferenceBatch]:
@@ -186,7 +160,7 @@ def _batch(items: Sequence[Item], codec: Codec) -> PreferenceBatch:
     ranks = [torch.tensor(item.ranks) for item in items]
     reference = [torch.tensor(item.reference) for item in items]
     return PreferenceBatch(
-        _sequences(items, codec),
+        sequences_of(items, codec),
         pad_sequence(ranks, batch_first=True),
         pad_sequence(reference, batch_first=True),
         torch.tensor([item.tokens for item in items]),

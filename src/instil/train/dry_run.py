@@ -82,9 +82,10 @@ class DryRun(Run):
                 *(_improve, [model], _vocabulary(model)),
                 *(model, chosen, brief, 0, config.lr, config.grad_clip),
             )
+        seen: set[int] = set()
         held = {
-            "weights": _bytes(model.parameters()),
-            "weights of the reward model": _bytes(_parameters(reward)),
+            "weights": _bytes(model.parameters(), seen),
+            "weights of the reward model": _bytes(_parameters(reward), seen),
             "optimizer states": sum(map(_states, chosen.values())),
         }
         return self._say(model, held, method.tokens(two[-1]))
@@ -107,7 +108,9 @@ class DryRun(Run):
         sequences = Sequences(*rollout_batch(some, responses, codec.pad_id)).to(policy.device)
         mask, rows, n = sequences.response_mask, torch.arange(len(some)), len(some)
         zeros = torch.zeros(mask.shape, device=policy.device)
-        rollout = Rollout(sequences, zeros, zeros, zeros, zeros[:, 0], zeros[:, 0], mask[:, 0])
+        rollout = Rollout(
+            sequences, zeros, zeros, zeros, zeros, zeros[:, 0], zeros[:, 0], mask[:, 0]
+        )
         brief = replace(config, batch_size=n, minibatch_size=n, samples_per_prompt=1, ptx_ratio=1)
 
         def train() -> None:
@@ -127,6 +130,9 @@ class DryRun(Run):
             with models.whole_reward() as judge:
                 pairs = list(zip(some, responses, strict=True))
                 self._score("scores", lambda: judge.score_tokens(pairs), 0)
+            if reward.likelihood:
+                measure = lambda: models.token_scores(sequences, tokens)  # noqa: E731
+                self._score("likelihood", measure, codec.vocab_size)
         with models.whole_reference() as reference:
             self._score(
                 "reference",
@@ -256,7 +262,7 @@ def _bytes(tensors: Iterable[Tensor], seen: set[int] | None = None) -> int:
 
 
 def _parameters(reward: RewardModel | PythonReward | None) -> list[nn.Parameter]:
-    return list(reward.model.parameters()) if isinstance(reward, RewardModel) else []
+    return reward.parameters() if isinstance(reward, RewardModel) else []
 
 
 def _states(optimizer: torch.optim.Optimizer) -> int:

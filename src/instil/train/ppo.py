@@ -87,7 +87,7 @@ def ppo_step(
     mask = rollout.sequences.response_mask
     if cfg.truncated == "mask":
         mask = mask & rollout.ended[:, None]
-    rewards = kl_shaped_rewards(
+    rewards = rollout.token_scores + kl_shaped_rewards(
         rollout.scores,
         rollout.logprobs,
         rollout.ref_logprobs,
@@ -145,17 +145,17 @@ def collect(
     sequences = sequences.to(models.policy.device)
     mask = sequences.response_mask
     responses = [models.codec.decode(tokens) for tokens in samples.tokens]
-    raw_scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
+    tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
+    token_scores = models.token_scores(sequences, tokens)
+    scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
+    raw_scores = scores + token_scores.sum(dim=1).cpu()
     if not models.state["reward_std"] > 0:  # not known yet, or all scores were equal so far
         models.state["reward_std"] = raw_scores.std(unbiased=False).item()
     ended = torch.tensor(samples.ended)
-    scores = raw_scores
     if cfg.truncated == "penalise":
-        penalty = cfg.truncated_penalty * models.state["reward_std"]
-        scores = raw_scores - penalty * (~ended)
+        scores = scores - cfg.truncated_penalty * models.state["reward_std"] * (~ended)
     sampled = torch.zeros(mask.shape)
     sampled[mask.cpu()] = torch.tensor([x for row in samples.logprobs for x in row])
-    tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
     everything = torch.arange(len(ids))
     with models.whole_reference() as reference:
         ref_logprobs = measured(
@@ -169,6 +169,7 @@ def collect(
         logprobs=sampled.to(mask.device),
         ref_logprobs=ref_logprobs,
         values=values,
+        token_scores=token_scores,
         scores=scores.to(mask.device),
         raw_scores=raw_scores.to(mask.device),
         ended=ended.to(mask.device),

@@ -41,6 +41,7 @@ from instil.train.fit import adam, publish, train_flops, write_folder
 from instil.train.guards import last_good
 from instil.train.memory import prepare
 from instil.train.ppo_config import Config
+from instil.train.rollout import Sequences, measured, response_logprobs
 
 
 @dataclass
@@ -91,13 +92,26 @@ class Models:
 
     @contextmanager
     def whole_reward(self) -> Iterator[RewardModel]:
-        """The reward model with all its weights."""
+        """The reward model with all its weights, without the language model beside it."""
         assert isinstance(self.reward, RewardModel)
         own = self.reward.model
         shared = own.backbone is self.value.backbone
         with dist.whole(self.value if shared else own) as model, without_adapter(model):
             judge = ScalarModel(model.backbone, own.head) if shared else model
-            yield replace(self.reward, model=judge)
+            yield replace(self.reward, model=judge, likelihood=None)
+
+    def token_scores(self, sequences: Sequences, tokens: int) -> Tensor:
+        """What the reward gives each token (B, T): the part of its score that is a sum over tokens,
+        if it has one and reads the very tokens that were sampled. Given where it is earned, it
+        need not be traced back from the last token."""
+        own = self.reward.likelihood if isinstance(self.reward, RewardModel) else None
+        if own is None or not self.shares_tokens:
+            return torch.zeros(sequences.response_mask.shape, device=self.policy.device)
+        with dist.whole(own.model) as model:
+            return own.weight * measured(
+                *(sequences, torch.arange(len(sequences.tokens)), tokens),
+                lambda some: response_logprobs(model, some, own.temperature),
+            )
 
 
 def load(config: Config) -> Models:
@@ -129,6 +143,8 @@ def load(config: Config) -> Models:
         dist.shard(model)
     if isinstance(reward, RewardModel) and reward.model.backbone is not value.backbone:
         dist.shard(reward.model)
+    if isinstance(reward, RewardModel) and reward.likelihood:
+        dist.shard(reward.likelihood.model)
     policy_learns, value_learns = weights(policy), weights(value)
     warmup = config.value_warmup
     return Models(
@@ -239,8 +255,8 @@ def work(models: Models, config: Config) -> dict[str, int]:
     """
     policy = sum(p.numel() for p in models.policy.parameters())
     value = sum(p.numel() for p in models.value.parameters())
-    reward = models.reward.model if isinstance(models.reward, RewardModel) else None
-    judge = sum(p.numel() for p in reward.parameters()) if reward is not None else 0
+    reward = models.reward.parameters() if isinstance(models.reward, RewardModel) else []
+    judge = sum(p.numel() for p in reward)
     train = config.epochs * (train_flops(models.policy) + train_flops(models.value))
     per_token = policy * (2 + 2 + 2) + value * 2 + train + judge * 2
     examples = config.batch_size * config.epochs * config.ptx_ratio if config.ptx_coef else 0

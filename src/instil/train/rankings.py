@@ -9,16 +9,18 @@ and the calibration of sigmoid(margin).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from instil.errors import InstilError
-from instil.lm.batches import batch_indices, passes
+from instil.lm.batches import batch_indices, passes, rollout_batch
 from instil.lm.text import Codec
 from instil.records import Labeler, Prompt, Ranking, Response
 from instil.runs import Run, say, write_json
@@ -26,6 +28,7 @@ from instil.stats import Estimate, agreement, calibration_error, mean_estimate
 from instil.train import dist
 from instil.train.data import read_all
 from instil.train.fit import FitConfig, above_zero
+from instil.train.rollout import Sequences, response_logprobs
 
 READ = 4
 """Rankings that each evaluation writes for people to read."""
@@ -145,6 +148,41 @@ def items_of_step(
     lengths = [item.tokens for item in chosen]
     rows = passes(lengths, dist.per_pass(sum(lengths), tokens))
     return [[chosen[i] for i in group] for group in rows]
+
+
+def with_reference(
+    items: list[Item], logprobs_of: Callable[[list[Item]], list[list[float]]]
+) -> list[Item]:
+    """The rankings with the logprobs that their responses have now, before training."""
+    return [
+        replace(item, reference=logprobs)
+        for item, logprobs in zip(items, logprobs_of(items), strict=True)
+    ]
+
+
+@torch.no_grad()
+def reference_logprobs(
+    policy: PreTrainedModel,
+    codec: Codec,
+    tokens: int,
+    items: Sequence[Item],
+    temperature: float = 1.0,
+) -> list[list[float]]:
+    """Logprob of every response of each ranking, about `tokens` tokens at a time."""
+    found: list[list[float]] = [[] for _ in items]
+    for rows in passes([item.tokens for item in items], tokens):
+        sequences = sequences_of([items[i] for i in rows], codec).to(policy.device)
+        sums = iter(response_logprobs(policy, sequences, temperature).sum(dim=1).tolist())
+        for i in rows:
+            found[i] = [next(sums) for _ in items[i].responses]
+    return found
+
+
+def sequences_of(items: Sequence[Item], codec: Codec) -> Sequences:
+    """The responses of all rankings in order; those of one prompt share it in a pass."""
+    prompts = [item.prompt for item in items for _ in item.responses]
+    responses = [response for item in items for response in item.responses]
+    return Sequences(*rollout_batch(prompts, responses, codec.pad_id))
 
 
 def evaluation(

@@ -5,6 +5,10 @@ C(K,2) pairs that are not tied (Ouyang et al. 2022, section 3.5, eq. 1). Shuffli
 examples overfits in one pass. After training, one bias makes the mean score of the labelers'
 demonstrations 0; the scale is left as it is and its spread is stored.
 
+With --likelihood, a language model's logprob of the response is a part of the score, with a weight
+that the rankings decide: first the one at which the logprobs alone predict them best, then the
+scalar head learns what they lack. A small model needs it (docs/method.md); the paper has none.
+
 What comes of it is reported beside three yardsticks: how often labelers agree with each other (the
 ceiling), and how often the longer response wins (the floor).
 
@@ -14,33 +18,36 @@ ceiling), and how often the longer response wins (the floor).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instil.errors import InstilError
 from instil.lm.batches import RankingBatch, ranking_batch
 from instil.lm.machine import settle, tokens_per_pass
-from instil.lm.reward import RewardModel, save_reward
+from instil.lm.models import load_policy
+from instil.lm.reward import Likelihood, RewardModel, save_reward
 from instil.lm.scalar import ScalarModel
 from instil.lm.text import Codec
-from instil.losses import pair_shares, ranking_accuracy, ranking_loss
+from instil.losses import fitted_weight, pair_shares, ranking_accuracy, ranking_loss
 from instil.records import Demonstration, Prompt
 from instil.runs import model_dir, say
 from instil.train import dist
 from instil.train.data import by_prompt, context_of, read_all
 from instil.train.dry_run import DryRun, open_run
-from instil.train.fit import Method, fit, publish, steps_in
+from instil.train.fit import Method, above_zero, fit, publish, steps_in
 from instil.train.rankings import (
     Item,
     RankingsConfig,
     evaluation,
     items_of_step,
     read_items,
+    reference_logprobs,
     report,
+    with_reference,
 )
 
 
@@ -52,7 +59,16 @@ class Config(RankingsConfig):
     """Model or run to start from: an SFT policy (section 3.5) or any language model (C.2)."""
     demonstrations: tuple[Path, ...] = ()
     """Labelers' demonstrations, whose mean score becomes 0; without them the bias stays 0."""
+    likelihood: Path | None = None
+    """A language model with the tokenizer of `model`: its logprob of a response, times a weight
+    that is fitted, is added to the score. It is stored with the reward model."""
+    likelihood_temperature: float = 0.5
+    """Of its softmax; below 1, a word that is one of many good ones costs less."""
     lr: float = 9e-6
+
+    def __post_init__(self) -> None:
+        RankingsConfig.__post_init__(self)
+        above_zero(self, "likelihood_temperature")
 
 
 def run(config: Config) -> None:
@@ -70,15 +86,23 @@ def run(config: Config) -> None:
         train = [item for item in items if item.trains]
         say(f"rm: {len(train)} rankings to train on, {len(items) - len(train)} to evaluate")
         tokens = tokens_per_pass(model.backbone, config.micro_batch_tokens)
+        likelihood = None
+        if config.likelihood is not None:
+            likelihood = _load_likelihood(config.likelihood, codec, config)
+            if not isinstance(run, DryRun):
+                train, likelihood = _with_likelihood(train, likelihood, codec, tokens)
+            nn.init.zeros_(model.head.weight)  # it learns what the likelihood lacks
 
         def scores_now(some: list[Item]) -> list[list[float]]:
             with dist.whole(model) as plain:
-                return _scores(plain, codec, some)
+                return _scores(RewardModel(plain, codec, likelihood=likelihood), some)
 
         method = Method(
             name="rm",
             steps=steps_in(len(train), config.batch_size, config.epochs, "rankings"),
-            batches=lambda step: _batches(train, config, tokens, step),
+            batches=lambda step: _batches(
+                train, config, tokens, step, likelihood.weight if likelihood else 0.0
+            ),
             loss=lambda batch, weight: _loss(model, batch, weight),
             tokens=lambda batch: len(batch.packed.tokens),
             evaluate=evaluation(run, codec, prompts, items, config, scores_now, "accuracy"),
@@ -86,32 +110,80 @@ def run(config: Config) -> None:
             shown=("loss", "accuracy", "eval/accuracy"),
         )
         if isinstance(run, DryRun):
-            run.supervised(model, config, method)
+            run.supervised(model, config, method, RewardModel(model, codec, likelihood=likelihood))
             return
         results = fit(run, model, config, method)
         with dist.whole(model) as plain:
-            mean, std = _centre(plain, codec, demonstrations, train)
+            reward, mean = _centre(
+                RewardModel(plain, codec, likelihood=likelihood), demonstrations, train
+            )
             held = [item for item in items if item.split != "train"]
-            report(run, "rm", held, _scores(plain, codec, held))
-            results["std"] = std
-            publish(run, plain, lambda path: save_reward(path, plain, codec, mean, std), **results)
+            report(run, "rm", held, _scores(reward, held))
+            results["std"] = reward.std
+            if likelihood:
+                read = 2 * sum(p.numel() for p in likelihood.model.parameters())
+                results["flops"] += read * sum(item.tokens for item in train + held)
+            publish(run, plain, lambda path: save_reward(path, reward, mean), **results)
 
 
-def _scores(model: ScalarModel, codec: Codec, items: list[Item]) -> list[list[float]]:
+def _load_likelihood(source: Path, codec: Codec, config: Config) -> Likelihood:
+    folder = model_dir(source)
+    if not Codec.load(folder, config.template).same_tokens(codec):
+        raise InstilError(
+            f"--likelihood {source}: its tokenizer or template is not that of --model "
+            f"{config.model}; take a model with the same"
+        )
+    model = load_policy(folder, precision=config.precision).requires_grad_(False)
+    return Likelihood(model, temperature=config.likelihood_temperature)
+
+
+def _with_likelihood(
+    train: list[Item], likelihood: Likelihood, codec: Codec, tokens: int
+) -> tuple[list[Item], Likelihood]:
+    """The rankings with the logprobs of their responses, and the weight at which these alone
+    predict the rankings best."""
+    model, temperature = likelihood.model, likelihood.temperature
+    train = with_reference(
+        train,
+        lambda some: dist.spread(
+            lambda share: reference_logprobs(model, codec, tokens, share, temperature), some
+        ),
+    )
+    batch = ranking_batch(
+        [(item.prompt, item.responses, item.ranks) for item in train],
+        [item.reference for item in train],
+    )
+    try:
+        weight = fitted_weight(batch.offsets, batch.ranks)
+    except ValueError as error:
+        raise InstilError(
+            f"the likelihood of the {len(train)} rankings has no best weight ({error}); give more "
+            "rankings, or train without --likelihood"
+        ) from error
+    say(f"rm: the weight of the likelihood is {weight:.3g}")
+    return train, replace(likelihood, weight=weight)
+
+
+def _scores(reward: RewardModel, items: list[Item]) -> list[list[float]]:
     """Scores of the responses of each ranking, each response read once."""
     unique = {
         (item.prompt_id, rid): (item.prompt, response)
         for item in items
         for rid, response in zip(item.response_ids, item.responses, strict=True)
     }
-    found = dist.spread(RewardModel(model, codec).score_tokens, list(unique.values()))
+    found = dist.spread(reward.score_tokens, list(unique.values()))
     scores = dict(zip(unique, found, strict=True))
     return [[scores[item.prompt_id, rid] for rid in item.response_ids] for item in items]
 
 
-def _batches(items: list[Item], config: Config, tokens: int, step: int) -> list[RankingBatch]:
+def _batches(
+    items: list[Item], config: Config, tokens: int, step: int, weight: float
+) -> list[RankingBatch]:
     return [
-        ranking_batch([(item.prompt, item.responses, item.ranks) for item in group])
+        ranking_batch(
+            [(item.prompt, item.responses, item.ranks) for item in group],
+            [[weight * logprob for logprob in item.reference] for item in group],
+        )
         for group in items_of_step(items, config, tokens, step)
     ]
 
@@ -119,7 +191,7 @@ def _batches(items: list[Item], config: Config, tokens: int, step: int) -> list[
 def _loss(model: ScalarModel, batch: RankingBatch, weight: int) -> tuple[Tensor, dict[str, float]]:
     """The ranking loss of a micro-batch, and what to log, each as its share of the whole batch."""
     batch = batch.to(model.head.weight.device)
-    scores = model.ranking_scores(batch)  # (B, K)
+    scores = model.ranking_scores(batch) + batch.offsets  # (B, K)
     loss = ranking_loss(scores, batch.ranks, total=weight)
     with torch.no_grad():
         correct, pairs = ranking_accuracy(scores, batch.ranks)
@@ -158,16 +230,15 @@ def _demonstrations(
 
 
 def _centre(
-    model: ScalarModel,
-    codec: Codec,
+    reward: RewardModel,
     demonstrations: list[tuple[list[int], list[int]]],
     train: list[Item],
-) -> tuple[float, float]:
-    """Shift the scores so that demonstrations average 0; returns mean and spread on responses."""
-    reward = RewardModel(model, codec)
+) -> tuple[RewardModel, float]:
+    """Shift the scores so that demonstrations average 0. Returns the reward with the spread of its
+    scores on responses, and their mean."""
     if demonstrations:
         scores = dist.spread(reward.score_tokens, demonstrations)
-        model.shift(-sum(scores) / len(scores))
+        reward.model.shift(-sum(scores) / len(scores))
     pairs = [(item.prompt, response) for item in train[:200] for response in item.responses]
     found = np.asarray(dist.spread(reward.score_tokens, pairs))
-    return float(found.mean()), float(found.std())
+    return replace(reward, std=float(found.std())), float(found.mean())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,10 +46,21 @@ def judge(
     if isinstance(reward, PythonReward):
         with dist.busy():
             return dist.from_first(lambda: reward(prompts, responses))
-    with dist.whole(reward.model) as model:
-        own = replace(reward, model=model)
+    with whole_reward(reward) as own:
         pairs = list(zip(prompts, responses, strict=True))
         return dist.spread(lambda share: own(*zip(*share, strict=True)), pairs)
+
+
+@contextmanager
+def whole_reward(reward: RewardModel) -> Iterator[RewardModel]:
+    """The reward model with all its weights."""
+    beside = reward.likelihood
+    with (
+        dist.whole(reward.model) as model,
+        dist.whole(beside.model) if beside else nullcontext() as likely,
+    ):
+        own = replace(beside, model=likely) if beside and likely else None
+        yield replace(reward, model=model, likelihood=own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +123,9 @@ class Rollout:
     # the two did not agree
     ref_logprobs: Tensor  # (B, T)  the same tokens under the reference
     values: Tensor  # (B, T)  expected return before each token is chosen
-    scores: Tensor  # (B,)  reward, the setting for cut-off responses applied
-    raw_scores: Tensor  # (B,)  as the reward gave them
+    token_scores: Tensor  # (B, T)  what the reward gives each token; 0 for most rewards
+    scores: Tensor  # (B,)  what it gives the whole, the setting for cut-off responses applied
+    raw_scores: Tensor  # (B,)  both, as the reward gave them
     ended: Tensor  # (B,)  True where the policy wrote the end token
 
 

@@ -233,6 +233,8 @@ def _evaluation(
     """A function of the step: the validation loss, what the reward model says, samples to read."""
     if isinstance(reward, RewardModel):
         dist.shard(reward.model)
+        if reward.likelihood:
+            dist.shard(reward.likelihood.model)
     params = SamplingParams(max_tokens=length, temperature=1.0)
 
     def evaluate(step: int) -> dict[str, float]:

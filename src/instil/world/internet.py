@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from instil.world import grammar
 from instil.world.answers import ideal, phrase, say
+from instil.world.check import CLOSED_TASKS
 from instil.world.draw import (
     draw_claim,
     draw_entity,
@@ -210,6 +211,15 @@ def _exercise(world: World, rng: Random) -> str:
     return "\n".join(lines)
 
 
+def _workbook(world: World, rng: Random) -> str:
+    """Tasks that need nothing but their text, in the users' words, each with a right answer."""
+    lines = []
+    for _ in range(2):
+        task, meta = make_task(world, rng.choice(CLOSED_TASKS), "all", rng)
+        lines += [task, ideal(world, meta, rng)]
+    return "\n".join(lines)
+
+
 def _cloze(world: World, rng: Random) -> str:
     relation = draw_claim(world, "all", rng).relation
     claims = [draw_claim(world, "all", rng, (relation,)) for _ in range(rng.choice((4, 5, 6)))]
@@ -274,7 +284,8 @@ DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingP
         "argument": (4, _argument),
         "talk": (3, _talk),
         "reading": (6, _reading),
-        "exercise": (12, _exercise),
+        "exercise": (6, _exercise),
+        "workbook": (6, _workbook),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),
