@@ -22,6 +22,7 @@ from instil import cli
 from instil.train import dist
 
 COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo")
+LIKELY = ("rm+likelihood", "ppo+likelihood")
 
 CHANGES = {
     "pretrain": "--optimizer adamw --lr 1e-3 --epochs 0.2 --eval-every 4",
@@ -104,7 +105,7 @@ def runs(world, tmp_path_factory) -> Runs:
 
     def words(count: int | str, command: str, more: str = "") -> list[str]:
         own = world.arguments(command, root / f"{count}-{command}")
-        return [*own, *CHANGES[command].split(), *more.split()]
+        return [*own, *CHANGES[command.partition("+")[0]].split(), *more.split()]
 
     def one(count: str, command: str, stop: int = 0) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -120,12 +121,12 @@ def runs(world, tmp_path_factory) -> Runs:
                 )
             assert cli.main(words(count, command)) == (130 if stop else 0)
 
-    for command in COMMANDS:
+    for command in COMMANDS + LIKELY:
         one("1", command)
     for command in ("sft", "ppo"):
         one("1to2", command, stop=1)
     two = [
-        *((words(2, command), 0) for command in COMMANDS),
+        *((words(2, command), 0) for command in COMMANDS + LIKELY),
         *((words("2to1", command), 1) for command in ("sft", "ppo")),
         *((words("1to2", command), 0) for command in ("sft", "ppo")),
         *((words("2to2", "ppo"), stop) for stop in (1, 0)),
@@ -176,6 +177,12 @@ def test_several_processes_end_as_one(command, count, runs):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", LIKELY)
+def test_a_likelihood_in_the_reward_is_the_same_in_two_processes(command, runs):
+    same(runs.of(2, command), runs.of(1, command))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["1to2", "2to1"])
 @pytest.mark.parametrize("command", ["sft", "ppo"])
 def test_another_number_of_processes_goes_on_with_a_checkpoint(command, change, runs):
@@ -211,7 +218,8 @@ def test_a_mistake_is_told_once_with_the_rank(runs):
     lines = [line for line in runs.printed.splitlines() if "never overwritten" in line]
     assert len(lines) == 1
     assert lines[0].startswith("instil rm: rank 0 of 4, before the first step: ")
-    assert runs.printed.count("rankings to train on") == 4  # of rm and dpo; the others are silent
+    # of rm and dpo with two and with four, of rm+likelihood with two; the others are silent
+    assert runs.printed.count("rankings to train on") == 5
 
 
 @pytest.mark.slow
