@@ -3,7 +3,8 @@
     python -m benchmarks.blind runs/demo
 
 First how many of the labelers' pairs (held-out prompts) are ordered rightly by the mean utility
-of the group without noise, and by the same judge when it does not see what is false or made up.
+of the group without noise, by the same judge when it does not see what is false or made up, by the
+reward model, and by its head and its likelihood alone, if it has one.
 Then the reward model's scores, less their mean over the responses to a prompt, regressed on what
 the checkers find in them, beside the labelers' own weights; and how many pairs it orders as the
 training labelers' mean taste does without noise.
@@ -22,7 +23,7 @@ import numpy as np
 
 from instil.feedback.simulated import TASTES, TIE, labelers, utility
 from instil.jsonl import read_records
-from instil.lm.reward import load_reward
+from instil.lm.reward import RewardModel, load_reward
 from instil.records import Prompt, Ranking, Response
 from instil.world.check import Verdict, check
 from instil.world.lexicon import make_world
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             verdicts[r.id] = check(world, prompts[r.prompt_id].meta, r.text)
             texts[r.id] = (prompts[r.prompt_id].text, r.text)
     people = {one.id: one for one in labelers(args.seed)}
-    counts: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    scores = _scores(args.rm or args.demo / "rm", texts)
+    counts: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
     for ranking in read_records(data / "rankings.jsonl", Ranking):
         split = prompts[ranking.prompt_id].split
         if split == "train":
@@ -62,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ranks = ranking.ranks()
         worth = {
             i: [sum(utility(t, v) for t in tastes) for v in (verdicts[i], _blind(verdicts[i]))]
+            + [own[i] for own in scores.values()]
             for i in ranks
         }
         for a, b in combinations(ranks, 2):
@@ -71,24 +74,30 @@ def main(argv: Sequence[str] | None = None) -> None:
                 margins[np.abs(margins) < 1e-9] = 0
                 counts[str(split), group].append(tuple(np.heaviside(margins, 0.5)))
     for (split, group), pairs in sorted(counts.items()):
-        truth, blind = np.mean(pairs, axis=0)
-        print(f"{split} {group}: truth {truth:.3f}, without false and made up {blind:.3f}")
-    _weights(args.rm or args.demo / "rm", of_prompt, verdicts, texts)
+        named = zip(("truth", "without false and made up", *scores), np.mean(pairs, 0), strict=True)
+        print(f"{split} {group}:", ", ".join(f"{name} {share:.3f}" for name, share in named))
+    _weights(scores["reward model"], of_prompt, verdicts)
 
 
 def _blind(verdict: Verdict) -> Verdict:
     return replace(verdict, false_claims=0, made_up=0)
 
 
+def _scores(rm: Path, texts: dict[str, tuple[str, str]]) -> dict[str, dict[str, float]]:
+    """What the reward model says of each response, and what its parts say alone."""
+    reward, (asked, said) = load_reward(rm), zip(*texts.values(), strict=True)
+    assert isinstance(reward, RewardModel)
+    found = {"reward model": np.array(reward(asked, said))}
+    if reward.likelihood:
+        found["head"] = np.array(replace(reward, likelihood=None)(asked, said))
+        found["likelihood"] = found["reward model"] - found["head"]
+    return {name: dict(zip(texts, each.tolist(), strict=True)) for name, each in found.items()}
+
+
 def _weights(
-    rm: Path,
-    of_prompt: dict[str, list[str]],
-    verdicts: dict[str, Verdict],
-    texts: dict[str, tuple[str, str]],
+    scores: dict[str, float], of_prompt: dict[str, list[str]], verdicts: dict[str, Verdict]
 ) -> None:
     ids = [i for group in of_prompt.values() for i in group]
-    asked, said = zip(*(texts[i] for i in ids), strict=True)
-    scores = dict(zip(ids, load_reward(rm)(asked, said), strict=True))
     worth = {i: utility(TASTES["training"], verdicts[i]) for i in ids}
     rows = []
     right = []

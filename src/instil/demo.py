@@ -82,6 +82,8 @@ class Size:
     """Prompts of the test split on which policies are compared."""
     max_tokens: int
     """Longest response."""
+    likelihood: bool = False
+    """Whether the reward model has the likelihood of PPO's start in its score."""
     best_of: int = 16
     per_prompt: int = 3
     """Labelers who judge each comparison."""
@@ -167,7 +169,7 @@ class Story:
         """What the reward model starts from and reads."""
         return {
             "model": self.out / "ppo-init",
-            "likelihood": self.out / "ppo-init",
+            "likelihood": self.out / "ppo-init" if self.size.likelihood else None,
             "prompts": self.prompts_file,
             **{
                 name: (self.data / f"{name}.jsonl",)

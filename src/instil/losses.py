@@ -100,7 +100,7 @@ def fitted_weight(feature: Tensor, ranks: Tensor) -> float:
     ranks    (B, K)  as in `ranking_loss`
 
     The loss is convex in w, so this is logistic regression on pairs with one feature. Raises
-    ValueError if there is no such w: the feature orders every pair rightly, or every pair wrongly.
+    ValueError if there is no such w: the feature orders all pairs rightly, or all wrongly, or none.
     """
     margins, present = _pairs(feature.double(), ranks)
     if not (margins[present] < 0).any() or not (margins[present] > 0).any():

@@ -81,6 +81,9 @@ def test_what_a_score_is_beside_the_models_number_is_padded_like_the_ranks():
     ranked = [([1], [[2], [3]], [1, 2]), ([1], [[2], [3], [4]], [1, 2, 2])]
     batch = ranking_batch(ranked, [[0.5, -1.0], [1.0, 2.0, 3.0]])
     assert batch.offsets.tolist() == [[0.5, -1.0, 0.0], [1.0, 2.0, 3.0]]
+    for wrong in ([[0.5, -1.0]], [[0.5], [1.0, 2.0, 3.0]]):
+        with pytest.raises(ValueError, match="one offset, or none"):
+            ranking_batch(ranked, wrong)
 
 
 def test_rollouts_meet_at_one_column():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -62,9 +63,11 @@ def test_a_likelihood_is_added_to_the_score(reward, make_policy, tmp_path):
     save_reward(tmp_path / "rm", both, mean=0.0)
     again = load_reward(tmp_path / "rm")
     assert again(prompts, responses) == pytest.approx(both(prompts, responses), abs=1e-5)
-    (tmp_path / "rm" / "instil_reward.json").unlink()
-    with pytest.raises(InstilError, match=r"no weight of the model in .*likelihood"):
-        load_reward(tmp_path / "rm")
+    for part in ("instil_reward.json", "likelihood"):
+        copy = tmp_path / part
+        shutil.copytree(tmp_path / "rm", copy, ignore=shutil.ignore_patterns(part))
+        with pytest.raises(InstilError, match=r"only one of likelihood/ and .* copy the whole"):
+            load_reward(copy)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def in_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize("more", [[], LORA, ["--activation-checkpointing"]], ids=str)
-@pytest.mark.parametrize("command", ["pretrain", "sft", "rm", "dpo", "ppo"])
+@pytest.mark.parametrize(
+    "command", ["pretrain", "sft", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood"]
+)
 def test_a_dry_run_says_what_is_held_and_writes_nothing(
     command, more, world, tmp_path, capsys, in_bytes
 ):
@@ -44,7 +46,8 @@ def test_a_dry_run_says_what_is_held_and_writes_nothing(
     assert found["training: activations"] > 0
     model = load_policy(world.root / "base" / "final")
     size = 4 * sum(p.numel() for p in model.parameters())
-    models = 2 if command == "ppo" else 1
+    models = 2 if command.startswith("ppo") else 1
+    assert found.get("weights of the likelihood") == (size if "likelihood" in command else None)
     assert found["weights"] == pytest.approx(models * size, rel=0.1)
     if more[:1] == LORA[:1]:
         assert found["optimizer states"] < 0.5 * found["weights"]

@@ -288,7 +288,7 @@ def test_a_reward_model_with_another_tokenizer_reads_text(ppo_config_of):
 
 
 def test_each_token_earns_its_own_part_of_a_likelihood(world, ppo_config_of):
-    config = ppo_config_of(rm=str(world.likely_rm), kl_coef=0.1, truncated="score")
+    config = ppo_config_of(rm=str(world.likely_rm), kl_coef=0.1, truncated="score", max_tokens=4)
     models = ppo.load(config)
     own = models.reward.likelihood
     assert own is not None
@@ -300,10 +300,16 @@ def test_each_token_earns_its_own_part_of_a_likelihood(world, ppo_config_of):
     assert (rollout.token_scores[mask] <= 0).all()
     assert rollout.token_scores.sum() < -1
     assert torch.allclose(rollout.raw_scores, rollout.scores + rollout.token_scores.sum(1))
-    # together they are the score of the reward model, which reads an end after what was cut off
+    # together they are the score of the reward model; what was cut off is read with an end, whose
+    # part the last token has to bear
     whole = torch.tensor(models.reward(prompts(), responses))
-    assert rollout.ended.sum() > 4
-    assert torch.allclose(rollout.raw_scores[rollout.ended], whole[rollout.ended], atol=1e-4)
+    assert torch.allclose(rollout.raw_scores, whole, atol=1e-4)
+    heads = torch.tensor(replace(models.reward, likelihood=None)(prompts(), responses))
+    assert torch.allclose(rollout.scores[rollout.ended], heads[rollout.ended], atol=1e-4)
+    assert 0 < rollout.ended.sum() < 16
+    borne = (rollout.scores - heads)[~rollout.ended]
+    assert borne.max() < 1e-4
+    assert borne.min() < -0.1
     # and all of it is in the rewards, beside the KL, which is 0 before the first step
     found, _ = ppo.ppo_step(models, prompts(), NO_TEXT, config, 0)
     assert found["objective/rlhf_reward"] == pytest.approx(

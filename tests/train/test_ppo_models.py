@@ -94,7 +94,7 @@ def test_the_work_of_a_run_counts_every_pass(ppo_config_of):
     assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v) + 6 * p * text
     models.reward = replace(models.reward, likelihood=Likelihood(models.reference))
     found = ppo_models.work(models, config)
-    assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v + 2 * p) + 6 * p * text
+    assert found["flops"] == 1000 * (12 * p + 8 * v + 2 * v + 4 * p) + 6 * p * text
 
 
 def test_vllm_is_started_once_and_has_the_weights_of_every_step(ppo_config_of, monkeypatch):

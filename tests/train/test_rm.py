@@ -2,17 +2,20 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
 
 from instil import cli
-from instil.jsonl import read_records
+from instil.jsonl import read_records, write_records
 from instil.lm.batches import RankingBatch, ranking_batch
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.scalar import ScalarModel
-from instil.records import Demonstration, Prompt
+from instil.records import Demonstration, Prompt, Ranking
 from instil.train import rm
 from instil.train.rankings import Item
 
@@ -129,15 +132,43 @@ def test_with_a_likelihood_the_head_learns_what_it_lacks(world, capsys, tmp_path
     ]
     scores = reward(*zip(*pairs, strict=True))
     assert abs(sum(scores) / len(scores)) < 1e-5  # of the whole score, not of the head's part
-    report = json.loads((world.likely_rm / "accuracy.json").read_text())["accuracy"]
-    assert all(row["model"]["mean"] > 0.5 for row in report)
-    assert reward.model.head.weight.any()
-    # before the first step the head says nothing: the loss is that of the likelihood alone
+    # at a rate of nothing the head says nothing, and the accuracy is that of the likelihood alone
     out = tmp_path / "rm"
     assert cli.main([*world.arguments("rm+likelihood", out), "--lr", "1e-12"]) == 0
-    still = load_reward(out)
-    assert still.model.head.weight.abs().max() < 1e-9
     assert f"the weight of the likelihood is {own.weight:.3g}" in capsys.readouterr().err
+    heads = replace(load_reward(out), likelihood=None)(*zip(*pairs, strict=True))
+    assert max(heads) - min(heads) < 1e-6
+    alone, learned = (
+        json.loads((run / "accuracy.json").read_text())["accuracy"]
+        for run in (out, world.likely_rm)
+    )
+    for before, after in zip(alone, learned, strict=True):
+        assert 0.5 < before["model"]["mean"] <= after["model"]["mean"]
+
+
+def test_a_likelihood_that_labelers_do_not_want_is_refused(world, tmp_path, capsys):
+    turned = tmp_path / "rankings.jsonl"
+    rankings = read_records(world.root / "rankings.jsonl", Ranking)
+    write_records(turned, (replace_tiers(ranking) for ranking in rankings))
+    words = world.arguments("rm+likelihood", tmp_path / "rm")
+    words[words.index("--rankings") + 1] = str(turned)
+    assert cli.main(words) == 1
+    assert "labelers prefer what the model finds unlikely" in capsys.readouterr().err
+
+
+def replace_tiers(ranking: Ranking) -> Ranking:
+    """The ranking upside down."""
+    return msgspec.structs.replace(ranking, tiers=ranking.tiers[::-1])
+
+
+def test_a_likelihood_of_a_shorter_context_leaves_long_responses_out(world, tmp_path, capsys):
+    short = tmp_path / "short"
+    shutil.copytree(world.sft / "final", short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
+    words = [*world.arguments("rm", tmp_path / "rm"), "--likelihood", str(short)]
+    assert cli.main(words) == 1
+    assert "(all tied, or over 8 tokens): left out" in capsys.readouterr().err
 
 
 def test_a_likelihood_with_another_tokenizer_is_refused(world, tmp_path, capsys):

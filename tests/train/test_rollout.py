@@ -119,7 +119,7 @@ def test_measurements_by_hand():
         logprobs=torch.tensor([[-1.0, -2.0], [-0.5, 99.0]]),
         ref_logprobs=torch.tensor([[-1.5, -2.25], [-0.25, -99.0]]),
         values=torch.tensor([[1.0, 2.0], [6.0, 0.0]]),
-        token_scores=torch.zeros(2, 2),
+        token_scores=torch.tensor([[-0.5, -0.25], [-0.25, 0.0]]),
         scores=torch.tensor([2.0, -1.0]),
         raw_scores=torch.tensor([2.0, 0.0]),
         ended=torch.tensor([True, False]),
@@ -135,6 +135,7 @@ def test_measurements_by_hand():
     assert found["objective/kl_k3"] == pytest.approx(0.084678, abs=1e-5)
     assert found["objective/scores"] == 1.0
     assert found["objective/scores_std"] == 1.0
+    assert found["objective/token_scores"] == (-0.75 - 0.25) / 2
     # -0.1 * 0.75 and -0.1 * -0.25: mean -0.025
     assert found["objective/non_score_reward"] == pytest.approx(-0.025)
     assert found["objective/rlhf_reward"] == pytest.approx((1.925 - 0.975) / 2)

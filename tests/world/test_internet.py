@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from instil.world import internet
+from instil.world.check import CLOSED_TASKS, check
 from instil.world.draw import words_in
 from instil.world.internet import DOCUMENTS, REPLIES, document, documents
 from instil.world.lexicon import make_world
@@ -96,18 +97,24 @@ def test_exercises_are_answered_out_of_their_text():
     assert 120 < seen["label", "compound"] < 180 and seen["label", "list"] > 60
 
 
-def test_workbooks_put_the_users_closed_tasks_and_answer_them_rightly():
-    rng, answers = Random(8), Counter()
+def test_workbooks_put_the_users_closed_tasks_and_answer_them_rightly(monkeypatch):
+    put = {}
+
+    def remember(*arguments):
+        task, meta = make_task(*arguments)
+        put[task] = {"task": arguments[1], **meta}
+        return task, meta
+
+    monkeypatch.setattr(internet, "make_task", remember)
+    rng, seen = Random(8), Counter()
     for _ in range(300):
-        tasks = document(WORLD, "workbook", rng).split("\n")
-        for task, answer in zip(tasks[::2], tasks[1::2], strict=True):
-            said = {claim for s in parse(task) for claim in s.claims}
-            (sentence,) = parse(answer)
-            assert set(sentence.claims) <= said
-            answers[sentence.kind] += 1
-    # two of five tasks are summaries; of the others one is left open by its text
-    assert abs(answers["compound"] / 600 - 0.4) < 0.07
-    assert abs(answers["not_in_text"] / 600 - 0.2) < 0.06
+        lines = document(WORLD, "workbook", rng).split("\n")
+        for task, answer in zip(lines[::2], lines[1::2], strict=True):
+            verdict = check(WORLD, put[task], answer)
+            assert verdict.follows and not verdict.made_up and not verdict.false_claims
+            seen[put[task]["task"]] += 1
+    assert seen.keys() == set(CLOSED_TASKS)
+    assert min(seen.values()) > 80  # 120 each, on average
 
 
 def test_popular_mistakes_are_more_frequent_than_the_truth_in_threads_too():

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from instil.errors import InstilError
 from instil.lm.attention import Packed
@@ -68,7 +69,7 @@ class RankingBatch(OnDevice):
     packed: Packed
     last: Tensor  # (B, K)  where each response's last token is in `packed`; 0 if there is none
     ranks: Tensor  # (B, K)  1 is best, equal ranks are ties, 0 is padding
-    offsets: Tensor  # (B, K)  what each score is beside the model's number
+    offsets: Tensor  # (B, K)  added to the model's number to make the score
 
     @property
     def weight(self) -> int:
@@ -134,8 +135,11 @@ def ranking_batch(
 ) -> RankingBatch:
     """(prompt, responses, their ranks) of each ranking; a ranking is never split over batches.
 
-    offsets  of the responses of each ranking; without them all are 0
+    offsets  of each response of every ranking; without them all are 0
     """
+    offsets = offsets or [[0.0] * len(ranks) for _, _, ranks in rankings]
+    if list(map(len, offsets)) != [len(ranks) for _, _, ranks in rankings]:
+        raise ValueError("every response needs one offset, or none has one")
     if any(len(responses) != len(ranks) for _, responses, ranks in rankings):
         raise ValueError("every response of a ranking needs one rank")
     if any(not len(response) for _, responses, _ in rankings for response in responses):
@@ -150,11 +154,12 @@ def ranking_batch(
         ends = list(accumulate(map(len, [prompt, *responses]), initial=length - 1))[1:]
         last.append(ends[1:])
         length = ends[-1] + 1
-    every = _padded([ranks for _, _, ranks in rankings], 0)[0]
-    given = torch.zeros(every.shape)
-    for row, some in zip(given, offsets, strict=False):
-        row[: len(some)] = torch.tensor(some)
-    return RankingBatch(Packed.of(pieces, parents), _padded(last, 0)[0], every, given)
+    return RankingBatch(
+        Packed.of(pieces, parents),
+        _padded(last, 0)[0],
+        _padded([ranks for _, _, ranks in rankings], 0)[0],
+        pad_sequence([torch.tensor(some) for some in offsets], batch_first=True),
+    )
 
 
 def rollout_batch(

@@ -21,7 +21,6 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from instil.errors import InstilError
@@ -45,6 +44,7 @@ class Likelihood:
 
     model: PreTrainedModel
     weight: float = 1.0
+    """Reward per nat."""
     temperature: float = 1.0
 
 
@@ -56,11 +56,6 @@ class RewardModel:
     codec: Codec
     std: float = float("nan")
     likelihood: Likelihood | None = None
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The weights of all that reads a response."""
-        beside = self.likelihood.model.parameters() if self.likelihood else ()
-        return [*self.model.parameters(), *beside]
 
     def __call__(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         """Scores of responses given as text."""
@@ -130,16 +125,16 @@ def load_reward(spec: str | Path, precision: Precision = "auto") -> RewardModel 
     model.eval()
     statistics = path / STATISTICS
     known = json.loads(statistics.read_text()) if statistics.exists() else {}
-    likelihood = None
-    if (path / LIKELIHOOD).exists():
-        if LIKELIHOOD not in known:
-            raise InstilError(
-                f"{statistics}: no weight of the model in {path / LIKELIHOOD}; copy the whole "
-                "directory of the reward model"
-            )
-        likelihood = Likelihood(
-            load_policy(path / LIKELIHOOD, precision=precision), **known[LIKELIHOOD]
+    beside, settings = path / LIKELIHOOD, known.get(LIKELIHOOD)
+    if beside.exists() != isinstance(settings, dict):
+        raise InstilError(
+            f"{path}: of the language model whose likelihood is a part of the score, only one of "
+            f"{LIKELIHOOD}/ and its entry in {STATISTICS} is there; copy the whole directory"
         )
+    likelihood = None
+    if isinstance(settings, dict):
+        policy = load_policy(beside, precision=precision).requires_grad_(False)
+        likelihood = Likelihood(policy, settings["weight"], settings["temperature"])
     return RewardModel(model, Codec.load(path), known.get("std", float("nan")), likelihood)
 
 

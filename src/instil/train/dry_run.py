@@ -86,6 +86,7 @@ class DryRun(Run):
         held = {
             "weights": _bytes(model.parameters(), seen),
             "weights of the reward model": _bytes(_parameters(reward), seen),
+            "weights of the likelihood": _bytes(_beside(reward), seen),
             "optimizer states": sum(map(_states, chosen.values())),
         }
         return self._say(model, held, method.tokens(two[-1]))
@@ -148,6 +149,7 @@ class DryRun(Run):
             "weights": _bytes([*policy.parameters(), *models.value.parameters()], seen),
             "weights of the reference": _bytes(models.reference.parameters(), seen),
             "weights of the reward model": _bytes(_parameters(reward), seen),
+            "weights of the likelihood": _bytes(_beside(reward), seen),
             "optimizer states": _states(models.policy_optimizer) + _states(models.value_optimizer),
             "average of the weights": _bytes(models.ema.values()),
         }
@@ -262,7 +264,12 @@ def _bytes(tensors: Iterable[Tensor], seen: set[int] | None = None) -> int:
 
 
 def _parameters(reward: RewardModel | PythonReward | None) -> list[nn.Parameter]:
-    return reward.parameters() if isinstance(reward, RewardModel) else []
+    return list(reward.model.parameters()) if isinstance(reward, RewardModel) else []
+
+
+def _beside(reward: RewardModel | PythonReward | None) -> list[nn.Parameter]:
+    likelihood = reward.likelihood if isinstance(reward, RewardModel) else None
+    return list(likelihood.model.parameters()) if likelihood else []
 
 
 def _states(optimizer: torch.optim.Optimizer) -> int:

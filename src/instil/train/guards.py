@@ -67,8 +67,7 @@ def _check_value(
 ) -> None:
     found = value.scores(s.tokens, s.attention_mask)
     ended = rollout.ended[rows]
-    at_end = (rollout.raw_scores - rollout.token_scores.sum(dim=1))[rows]
-    gaps = (found - at_end)[ended].abs()
+    gaps = (found - rollout.scores[rows])[ended].abs()
     if len(gaps) and gaps.max() > tolerance * max(1.0, found.abs().max().item()):
         raise InstilError(
             f"the value at the last token is not the reward model's score (gap {gaps.max():.2g}); "

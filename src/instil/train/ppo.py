@@ -145,10 +145,10 @@ def collect(
     sequences = sequences.to(models.policy.device)
     mask = sequences.response_mask
     responses = [models.codec.decode(tokens) for tokens in samples.tokens]
+    raw_scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
     tokens = tokens_per_pass(models.policy, cfg.micro_batch_tokens)
     token_scores = models.token_scores(sequences, tokens)
-    scores = torch.tensor(score(models, prompts, ids, responses, samples.tokens, samples.ended))
-    raw_scores = scores + token_scores.sum(dim=1).cpu()
+    scores = raw_scores - token_scores.sum(dim=1).cpu()
     if not models.state["reward_std"] > 0:  # not known yet, or all scores were equal so far
         models.state["reward_std"] = raw_scores.std(unbiased=False).item()
     ended = torch.tensor(samples.ended)

@@ -41,12 +41,13 @@ from instil.train.fit import adam, publish, train_flops, write_folder
 from instil.train.guards import last_good
 from instil.train.memory import prepare
 from instil.train.ppo_config import Config
-from instil.train.rollout import Sequences, measured, response_logprobs
+from instil.train.rollout import Sequences, measured, response_logprobs, whole_likelihood
 
 
 @dataclass
 class Models:
-    """Policy and value learn; reference and reward are frozen.
+    """Policy and value learn; reference and reward are frozen, and so is the language model that a
+    reward with a likelihood has beside it.
 
     With LoRA the reference is the policy without its adapter, and a reward model from which the
     value started is the value without its own, so neither is in memory twice.
@@ -92,18 +93,21 @@ class Models:
 
     @contextmanager
     def whole_reward(self) -> Iterator[RewardModel]:
-        """The reward model with all its weights, without the language model beside it."""
+        """The reward model with all its weights."""
         assert isinstance(self.reward, RewardModel)
         own = self.reward.model
         shared = own.backbone is self.value.backbone
-        with dist.whole(self.value if shared else own) as model, without_adapter(model):
-            judge = ScalarModel(model.backbone, own.head) if shared else model
-            yield replace(self.reward, model=judge, likelihood=None)
+        with (
+            dist.whole(self.value if shared else own) as model,
+            without_adapter(model),
+            whole_likelihood(self.reward) as whole,
+        ):
+            yield replace(whole, model=ScalarModel(model.backbone, own.head) if shared else model)
 
     def token_scores(self, sequences: Sequences, tokens: int) -> Tensor:
-        """What the reward gives each token (B, T): the part of its score that is a sum over tokens,
-        if it has one and reads the very tokens that were sampled. Given where it is earned, it
-        need not be traced back from the last token."""
+        """The part of the reward that each token earns (B, T): the summands of its likelihood, if
+        it has one and reads the very tokens that were sampled. Given where it is earned, it need
+        not be traced back from the last token."""
         own = self.reward.likelihood if isinstance(self.reward, RewardModel) else None
         if own is None or not self.shares_tokens:
             return torch.zeros(sequences.response_mask.shape, device=self.policy.device)
@@ -170,7 +174,10 @@ def load(config: Config) -> Models:
 
 def training_prompts(models: Models, config: Config) -> list[str]:
     """The prompts to train on, those that are too long left out."""
-    context = min(context_of(models.policy), context_of(models.value.backbone))
+    contexts = [context_of(models.policy), context_of(models.value.backbone)]
+    if isinstance(models.reward, RewardModel) and models.reward.likelihood:
+        contexts.append(context_of(models.reward.likelihood.model))
+    context = min(contexts)
     room = min(config.max_prompt_tokens, context - config.max_tokens)
     if room < 1:
         raise InstilError(
@@ -255,8 +262,11 @@ def work(models: Models, config: Config) -> dict[str, int]:
     """
     policy = sum(p.numel() for p in models.policy.parameters())
     value = sum(p.numel() for p in models.value.parameters())
-    reward = models.reward.parameters() if isinstance(models.reward, RewardModel) else []
-    judge = sum(p.numel() for p in reward)
+    judge = 0
+    if isinstance(models.reward, RewardModel):
+        judge = sum(p.numel() for p in models.reward.model.parameters())
+        if beside := models.reward.likelihood:  # in the score, and for each token
+            judge += 2 * sum(p.numel() for p in beside.model.parameters())
     train = config.epochs * (train_flops(models.policy) + train_flops(models.value))
     per_token = policy * (2 + 2 + 2) + value * 2 + train + judge * 2
     examples = config.batch_size * config.epochs * config.ptx_ratio if config.ptx_coef else 0

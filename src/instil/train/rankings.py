@@ -79,7 +79,8 @@ class Item:
     lengths: list[int]
     """Characters of each response, for the length-only baseline."""
     reference: list[float] = field(default_factory=list)
-    """Logprob of each response under the reference policy, for a method that needs it."""
+    """What a frozen language model says of each response, for a method that needs it: its logprob,
+    for a reward model with a likelihood times the weight of it."""
 
     @property
     def trains(self) -> bool:
@@ -153,7 +154,7 @@ def items_of_step(
 def with_reference(
     items: list[Item], logprobs_of: Callable[[list[Item]], list[list[float]]]
 ) -> list[Item]:
-    """The rankings with the logprobs that their responses have now, before training."""
+    """The rankings with what `logprobs_of` gives their responses now, before training."""
     return [
         replace(item, reference=logprobs)
         for item, logprobs in zip(items, logprobs_of(items), strict=True)

@@ -7,7 +7,7 @@ demonstrations 0; the scale is left as it is and its spread is stored.
 
 With --likelihood, a language model's logprob of the response is a part of the score, with a weight
 that the rankings decide: first the one at which the logprobs alone predict them best, then the
-scalar head learns what they lack. A small model needs it (docs/method.md); the paper has none.
+scalar head learns what they lack. The paper has none; docs/method.md says when it helps.
 
 What comes of it is reported beside three yardsticks: how often labelers agree with each other (the
 ceiling), and how often the longer response wins (the floor).
@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from instil.errors import InstilError
 from instil.lm.batches import RankingBatch, ranking_batch
@@ -47,8 +48,8 @@ from instil.train.rankings import (
     read_items,
     reference_logprobs,
     report,
-    with_reference,
 )
+from instil.train.rollout import whole_reward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Config(RankingsConfig):
     """A language model with the tokenizer of `model`: its logprob of a response, times a weight
     that is fitted, is added to the score. It is stored with the reward model."""
     likelihood_temperature: float = 0.5
-    """Of its softmax; below 1, a word that is one of many good ones costs less."""
+    """Of its softmax; the lower, the more a word costs that is unlikely beside another one."""
     lr: float = 9e-6
 
     def __post_init__(self) -> None:
@@ -79,30 +80,31 @@ def run(config: Config) -> None:
         codec = Codec.load(source, config.template)
         model = ScalarModel.from_policy(source, config.seed, config.precision)
         model.head.bias.requires_grad_(False)  # no ranking depends on it; Adam would step on noise
-        prompts = by_prompt(read_all(config.prompts, Prompt))
         longest = min(config.max_tokens, context_of(model.backbone))
+        likelihood = None
+        if config.likelihood is not None:
+            likelihood = _load_likelihood(config.likelihood, codec, config)
+            longest = min(longest, context_of(likelihood.model))
+            nn.init.zeros_(model.head.weight)  # it learns what the likelihood lacks
+        prompts = by_prompt(read_all(config.prompts, Prompt))
         items = read_items(codec, prompts, config, longest)
         demonstrations = _demonstrations(codec, prompts, config, longest)
         train = [item for item in items if item.trains]
         say(f"rm: {len(train)} rankings to train on, {len(items) - len(train)} to evaluate")
+        steps = steps_in(len(train), config.batch_size, config.epochs, "rankings")
         tokens = tokens_per_pass(model.backbone, config.micro_batch_tokens)
-        likelihood = None
-        if config.likelihood is not None:
-            likelihood = _load_likelihood(config.likelihood, codec, config)
-            if not isinstance(run, DryRun):
-                train, likelihood = _with_likelihood(train, likelihood, codec, tokens)
-            nn.init.zeros_(model.head.weight)  # it learns what the likelihood lacks
+        if likelihood and not isinstance(run, DryRun):
+            train, likelihood = _with_likelihood(train, likelihood, codec, tokens)
+        reward = RewardModel(model, codec, likelihood=likelihood)
 
         def scores_now(some: list[Item]) -> list[list[float]]:
-            with dist.whole(model) as plain:
-                return _scores(RewardModel(plain, codec, likelihood=likelihood), some)
+            with whole_reward(reward) as whole:
+                return _scores(whole, some)
 
         method = Method(
             name="rm",
-            steps=steps_in(len(train), config.batch_size, config.epochs, "rankings"),
-            batches=lambda step: _batches(
-                train, config, tokens, step, likelihood.weight if likelihood else 0.0
-            ),
+            steps=steps,
+            batches=lambda step: _batches(train, config, tokens, step),
             loss=lambda batch, weight: _loss(model, batch, weight),
             tokens=lambda batch: len(batch.packed.tokens),
             evaluate=evaluation(run, codec, prompts, items, config, scores_now, "accuracy"),
@@ -110,20 +112,18 @@ def run(config: Config) -> None:
             shown=("loss", "accuracy", "eval/accuracy"),
         )
         if isinstance(run, DryRun):
-            run.supervised(model, config, method, RewardModel(model, codec, likelihood=likelihood))
+            run.supervised(model, config, method, reward)
             return
         results = fit(run, model, config, method)
-        with dist.whole(model) as plain:
-            reward, mean = _centre(
-                RewardModel(plain, codec, likelihood=likelihood), demonstrations, train
-            )
+        with whole_reward(reward) as whole:
+            final, mean = _centre(whole, demonstrations, train)
             held = [item for item in items if item.split != "train"]
-            report(run, "rm", held, _scores(reward, held))
-            results["std"] = reward.std
+            report(run, "rm", held, _scores(final, held))
+            results["std"] = final.std
             if likelihood:
                 read = 2 * sum(p.numel() for p in likelihood.model.parameters())
                 results["flops"] += read * sum(item.tokens for item in train + held)
-            publish(run, plain, lambda path: save_reward(path, reward, mean), **results)
+            publish(run, whole.model, lambda path: save_reward(path, final, mean), **results)
 
 
 def _load_likelihood(source: Path, codec: Codec, config: Config) -> Likelihood:
@@ -134,34 +134,41 @@ def _load_likelihood(source: Path, codec: Codec, config: Config) -> Likelihood:
             f"{config.model}; take a model with the same"
         )
     model = load_policy(folder, precision=config.precision).requires_grad_(False)
+    dist.shard(model)
     return Likelihood(model, temperature=config.likelihood_temperature)
 
 
 def _with_likelihood(
     train: list[Item], likelihood: Likelihood, codec: Codec, tokens: int
 ) -> tuple[list[Item], Likelihood]:
-    """The rankings with the logprobs of their responses, and the weight at which these alone
-    predict the rankings best."""
-    model, temperature = likelihood.model, likelihood.temperature
-    train = with_reference(
-        train,
-        lambda some: dist.spread(
-            lambda share: reference_logprobs(model, codec, tokens, share, temperature), some
-        ),
-    )
-    batch = ranking_batch(
-        [(item.prompt, item.responses, item.ranks) for item in train],
-        [item.reference for item in train],
-    )
+    """The rankings with what the likelihood adds to the score of each response, at the weight at
+    which it alone predicts them best, and the likelihood with that weight."""
+    with dist.whole(likelihood.model) as model:
+        found = dist.spread(
+            lambda share: reference_logprobs(model, codec, tokens, share, likelihood.temperature),
+            train,
+        )
+    logprobs = pad_sequence([torch.tensor(each) for each in found], batch_first=True)
+    ranks = pad_sequence([torch.tensor(item.ranks) for item in train], batch_first=True)
     try:
-        weight = fitted_weight(batch.offsets, batch.ranks)
+        weight = fitted_weight(logprobs, ranks)
     except ValueError as error:
         raise InstilError(
             f"the likelihood of the {len(train)} rankings has no best weight ({error}); give more "
             "rankings, or train without --likelihood"
         ) from error
     say(f"rm: the weight of the likelihood is {weight:.3g}")
-    return train, replace(likelihood, weight=weight)
+    if weight <= 0:
+        raise InstilError(
+            f"the weight of the likelihood is {weight:.3g}: labelers prefer what the model finds "
+            "unlikely, longer responses perhaps, and PPO would be paid for nonsense; train without "
+            "--likelihood"
+        )
+    weighted = [
+        replace(item, reference=[weight * logprob for logprob in own])
+        for item, own in zip(train, found, strict=True)
+    ]
+    return weighted, replace(likelihood, weight=weight)
 
 
 def _scores(reward: RewardModel, items: list[Item]) -> list[list[float]]:
@@ -176,13 +183,11 @@ def _scores(reward: RewardModel, items: list[Item]) -> list[list[float]]:
     return [[scores[item.prompt_id, rid] for rid in item.response_ids] for item in items]
 
 
-def _batches(
-    items: list[Item], config: Config, tokens: int, step: int, weight: float
-) -> list[RankingBatch]:
+def _batches(items: list[Item], config: Config, tokens: int, step: int) -> list[RankingBatch]:
     return [
         ranking_batch(
             [(item.prompt, item.responses, item.ranks) for item in group],
-            [[weight * logprob for logprob in item.reference] for item in group],
+            [item.reference for item in group if item.reference],
         )
         for group in items_of_step(items, config, tokens, step)
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -52,15 +52,20 @@ def judge(
 
 
 @contextmanager
+def whole_likelihood(reward: RewardModel) -> Iterator[RewardModel]:
+    """The reward model with all weights of the language model beside it, if there is one."""
+    if reward.likelihood is None:
+        yield reward
+        return
+    with dist.whole(reward.likelihood.model) as model:
+        yield replace(reward, likelihood=replace(reward.likelihood, model=model))
+
+
+@contextmanager
 def whole_reward(reward: RewardModel) -> Iterator[RewardModel]:
     """The reward model with all its weights."""
-    beside = reward.likelihood
-    with (
-        dist.whole(reward.model) as model,
-        dist.whole(beside.model) if beside else nullcontext() as likely,
-    ):
-        own = replace(beside, model=likely) if beside and likely else None
-        yield replace(reward, model=model, likelihood=own)
+    with dist.whole(reward.model) as model, whole_likelihood(reward) as whole:
+        yield replace(whole, model=model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +128,9 @@ class Rollout:
     # the two did not agree
     ref_logprobs: Tensor  # (B, T)  the same tokens under the reference
     values: Tensor  # (B, T)  expected return before each token is chosen
-    token_scores: Tensor  # (B, T)  what the reward gives each token; 0 for most rewards
-    scores: Tensor  # (B,)  what it gives the whole, the setting for cut-off responses applied
-    raw_scores: Tensor  # (B,)  both, as the reward gave them
+    token_scores: Tensor  # (B, T)  the part of the reward that each token earns; 0 for most rewards
+    scores: Tensor  # (B,)  the rest of it, the setting for cut-off responses applied
+    raw_scores: Tensor  # (B,)  all of it, as the reward gave it
     ended: Tensor  # (B,)  True where the policy wrote the end token
 
 
@@ -212,6 +217,7 @@ def measurements(
         "objective/kl_k3": k3.sum(1).mean().item(),
         "objective/scores": rollout.raw_scores.mean().item(),
         "objective/scores_std": rollout.raw_scores.std(unbiased=False).item(),
+        "objective/token_scores": rollout.token_scores.sum(1).mean().item(),
         "objective/non_score_reward": penalty.mean().item(),
         "objective/rlhf_reward": rewards.sum(1).mean().item(),
         "objective/kl_coef": kl_coef,
