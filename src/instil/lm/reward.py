@@ -5,7 +5,7 @@ reward model reads the response with the end token after it, as it did in traini
 policy was cut off before it wrote one: what a cut-off costs is the trainer's setting.
 
 A small model that was trained to predict knows more about a response than it can say in one number
-at its last token. So a reward model may have a language model beside it, and a share of its score
+at its last token. So a reward model may have a language model beside it, and a part of its score
 is then how likely that one finds the response (`Likelihood`).
 """
 
@@ -40,7 +40,8 @@ LIKELIHOOD = "likelihood"
 @dataclass(frozen=True)
 class Likelihood:
     """A frozen language model with the reward model's tokenizer. It adds to the score of a response
-    weight * log p(response | prompt), where p is the model's softmax at `temperature`."""
+    weight * log p(response | prompt), where p is the model's softmax at `temperature`. Plain
+    transformers does not know it: what it reads from the directory is the score without it."""
 
     model: PreTrainedModel
     weight: float = 1.0
