@@ -149,6 +149,15 @@ def test_a_missing_part_is_said_in_its_place(
     assert ("No reward model has been evaluated" in text) == ("rm" in parts)
 
 
+def test_a_likelihood_in_the_reward_is_said(tmp_path: Path) -> None:
+    path = demo.write_demo(tmp_path / "demo", hostile=False)
+    assert "finds the response" not in page_of(path)
+    info = json.loads((path / "rm" / "run.json").read_text())
+    info["config"]["likelihood"] = "runs/demo/ppo-init"
+    (path / "rm" / "run.json").write_text(json.dumps(info))
+    assert "how likely the language model ppo-init finds the response" in page_of(path)
+
+
 def test_an_empty_demo_is_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "demo" / "evals").mkdir(parents=True)
     text = page_of(tmp_path / "demo")

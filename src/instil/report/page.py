@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -161,7 +162,13 @@ def reward_model(source: Source) -> Context:
         if run and (curve := _curves({"rm": run}, metric)):
             lines_shown = {"ppo-ptx": curve["rm"]}
             panels.append({"title": label, "figure": figures.curves(lines_shown, label)})
-    return {"figure": figure, "lines_table": lines, "panels": panels}
+    beside = (run.info.get("config", {}).get("likelihood") if run else None) or ""
+    return {
+        "figure": figure,
+        "lines_table": lines,
+        "panels": panels,
+        "likelihood": Path(str(beside)).name,
+    }
 
 
 def supervised(source: Source) -> Context:
