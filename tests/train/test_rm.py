@@ -52,16 +52,21 @@ def test_what_the_likelihood_gives_is_a_part_of_every_score():
     assert (share["accuracy"], share["margin"]) == (1, pytest.approx(1))
 
 
-def test_demonstrations_average_zero_also_after_reloading(world):
-    # PPO_DETAILS 1.30; the bias is in fp32, so the mean is 0 up to its rounding
-    reward = load_reward(world.rm)
+def demonstrated(world) -> tuple[list[str], list[str]]:
+    """Prompts of the training split and their demonstrations."""
     prompts = {p.id: p for p in read_records(world.prompts, Prompt)}
-    pairs = [
+    found = [
         (prompts[d.prompt_id].text, d.text)
         for d in read_records(world.root / "demonstrations.jsonl", Demonstration)
         if prompts[d.prompt_id].split == "train"
     ]
-    scores = reward(*zip(*pairs, strict=True))
+    return [prompt for prompt, _ in found], [text for _, text in found]
+
+
+def test_demonstrations_average_zero_also_after_reloading(world):
+    # PPO_DETAILS 1.30; the bias is in fp32, so the mean is 0 up to its rounding
+    reward = load_reward(world.rm)
+    scores = reward(*demonstrated(world))
     assert abs(sum(scores) / len(scores)) < 1e-5
     assert reward.model.head.bias.item() != 0
     assert reward.std > 0
@@ -124,19 +129,13 @@ def test_with_a_likelihood_the_head_learns_what_it_lacks(world, capsys, tmp_path
             own.model.parameters(), load_policy(world.sft / "final").parameters(), strict=True
         )
     )
-    prompts = {p.id: p for p in read_records(world.prompts, Prompt)}
-    pairs = [
-        (prompts[d.prompt_id].text, d.text)
-        for d in read_records(world.root / "demonstrations.jsonl", Demonstration)
-        if prompts[d.prompt_id].split == "train"
-    ]
-    scores = reward(*zip(*pairs, strict=True))
+    scores = reward(*demonstrated(world))
     assert abs(sum(scores) / len(scores)) < 1e-5  # of the whole score, not of the head's part
     # at a rate of nothing the head says nothing, and the accuracy is that of the likelihood alone
     out = tmp_path / "rm"
     assert cli.main([*world.arguments("rm+likelihood", out), "--lr", "1e-12"]) == 0
     assert f"the weight of the likelihood is {own.weight:.3g}" in capsys.readouterr().err
-    heads = replace(load_reward(out), likelihood=None)(*zip(*pairs, strict=True))
+    heads = replace(load_reward(out), likelihood=None)(*demonstrated(world))
     assert max(heads) - min(heads) < 1e-6
     alone, learned = (
         json.loads((run / "accuracy.json").read_text())["accuracy"]

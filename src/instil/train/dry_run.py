@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +133,8 @@ class DryRun(Run):
                 pairs = list(zip(some, responses, strict=True))
                 self._score("scores", lambda: judge.score_tokens(pairs), 0)
             if reward.likelihood:
-                measure = lambda: models.token_scores(sequences, tokens)  # noqa: E731
-                self._score("likelihood", measure, codec.vocab_size)
+                by_token = partial(models.token_scores, sequences, tokens)
+                self._score("likelihood", by_token, codec.vocab_size)
         with models.whole_reference() as reference:
             self._score(
                 "reference",

@@ -7,7 +7,7 @@ demonstrations 0; the scale is left as it is and its spread is stored.
 
 With --likelihood, a language model's logprob of the response is a part of the score, with a weight
 that the rankings decide: first the one at which the logprobs alone predict them best, then the
-scalar head learns what they lack. The paper has none; docs/method.md says when it helps.
+scalar head learns what they lack. The paper has none; docs/method.md says why the demo does it.
 
 What comes of it is reported beside three yardsticks: how often labelers agree with each other (the
 ceiling), and how often the longer response wins (the floor).
