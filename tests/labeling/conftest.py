@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,9 +73,20 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     # Run as root it is another user's server, and pytest closes its own folder to others whenever
     # another session begins.
-    folder = tempfile.mkdtemp(prefix="instil-postgres-")
-    running = server.get_server(folder)
-    _postgres(running.get_uri(), "CREATE DATABASE template")
+    folders = [tempfile.mkdtemp(prefix="instil-postgres-") for _ in range(3)]
+    for folder in folders:  # it has ten seconds to start, which a busy machine may exceed
+        with contextlib.suppress(subprocess.SubprocessError):
+            running = server.get_server(folder)
+            break
+    else:
+        pytest.fail("PostgreSQL did not start in three times ten seconds")
+    fast = ("fsync", "synchronous_commit", "full_page_writes")  # no test cuts the power
+    _postgres(
+        running.get_uri(),
+        *(f"ALTER SYSTEM SET {setting} = off" for setting in fast),
+        "SELECT pg_reload_conf()",
+        "CREATE DATABASE template",
+    )
     database = Database(
         sa.make_url(running.get_uri()).set(database="template").render_as_string(False)
     )
@@ -81,7 +94,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database.close()
     yield running.get_uri()
     running.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _postgres(url: str, *statements: str) -> None:

@@ -13,18 +13,14 @@ from random import Random
 from types import MappingProxyType
 
 from instil.world import grammar
-from instil.world.answers import ideal, phrase, say
+from instil.world.answers import ideal, say
 from instil.world.check import CLOSED_TASKS
 from instil.world.draw import (
     draw_claim,
     draw_entity,
-    draw_passage,
     draw_words,
-    open_questions,
-    passage_text,
     question_text,
     review_text,
-    words_in,
 )
 from instil.world.flaws import flawed
 from instil.world.lexicon import ENTITY_KINDS, PLURALS, Claim, World
@@ -36,7 +32,7 @@ from instil.world.public import (
     start_text,
     translation_shot,
 )
-from instil.world.sentences import capitalize, claim_text, fill, list_text, lower_first
+from instil.world.sentences import claim_text, fill, list_text, lower_first
 from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
@@ -193,31 +189,15 @@ def _reading(world: World, rng: Random) -> str:
     return few_shot([reading_shot(world, "all", rng) for _ in range(rng.choice((2, 3, 4)))])
 
 
-def _exercise(world: World, rng: Random) -> str:
-    """A text with questions about it, at times the same again, answered out of it in whole
-    sentences; then its main point, or the words of a kind if it names any."""
-    passage = draw_passage(world, "all", rng)
-    lines = [passage_text(passage, rng)]
-    for _ in range(rng.choice((2, 3, 4))):
-        told = rng.random() < 0.7
-        asked = rng.choice(passage if told else open_questions(passage))
-        answer = say(rng, asked) if told else phrase(rng, "not_in_text")
-        lines.append(f"{question_text(asked, 'all', rng)} {answer}")
-    plural = rng.choice(("people", "towns", "foods"))
-    if rng.random() < 0.5:
-        lines.append(f"In short: {ideal(world, {'task': 'summary', 'passage': passage}, rng)}")
-    elif items := words_in(passage, plural):
-        lines.append(f"{capitalize(plural)}: {list_text(items)}")
-    return "\n".join(lines)
-
-
 def _workbook(world: World, rng: Random) -> str:
-    """Tasks that need nothing but their text, in the users' words, each with a right answer."""
-    lines = []
+    """Tasks that need nothing but their text, in the users' words, each with a right answer; in
+    half of the workbooks questions are answered in a word."""
+    lines, in_a_word = [], rng.random() < 0.5
     for _ in range(2):
         task, meta = make_task(world, rng.choice(CLOSED_TASKS), "all", rng)
-        lines += [task, ideal(world, meta, rng)]
-    return "\n".join(lines)
+        value = meta.get("answer") if in_a_word else None
+        lines += [task, f"{value}." if value else ideal(world, meta, rng)]
+    return rng.choice(("\n", "\n\n")).join(lines)
 
 
 def _cloze(world: World, rng: Random) -> str:
@@ -279,13 +259,12 @@ DOCUMENTS: Mapping[str, tuple[float, Callable[[World, Random], str]]] = MappingP
         "corrections": (2, _corrections),
         "interview": (5, _interview),
         "questions": (4, _questions),
-        "thread": (36, _thread),
+        "thread": (32, _thread),
         "story": (4, _story),
         "argument": (4, _argument),
         "talk": (3, _talk),
         "reading": (6, _reading),
-        "exercise": (6, _exercise),
-        "workbook": (6, _workbook),
+        "workbook": (16, _workbook),
         "cloze": (2, _cloze),
         "reviews": (2, _reviews),
         "translations": (2, _translations),
