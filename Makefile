@@ -10,8 +10,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# two processes test side by side, one thread each
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+# two processes test side by side, one thread each; what a file's tests share is made once
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo check test lint browser clean
 
@@ -24,7 +24,7 @@ check: lint
 	$(PYTEST) -q -m "not slow and not browser"
 
 test: lint browser
-	$(PYTEST) --cov=instil --cov-report=term:skip-covered
+	$(PYTEST) --durations=30 --cov=instil --cov-report=term:skip-covered
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
