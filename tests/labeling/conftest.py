@@ -80,13 +80,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
     else:
         pytest.fail("PostgreSQL did not start in three times ten seconds")
-    fast = ("fsync", "synchronous_commit", "full_page_writes")  # no test cuts the power
-    _postgres(
-        running.get_uri(),
-        *(f"ALTER SYSTEM SET {setting} = off" for setting in fast),
-        "SELECT pg_reload_conf()",
-        "CREATE DATABASE template",
-    )
+    _postgres(running.get_uri(), "CREATE DATABASE template")
     database = Database(
         sa.make_url(running.get_uri()).set(database="template").render_as_string(False)
     )
