@@ -20,9 +20,9 @@ from instil.world.check import Verdict, check
 from instil.world.flaws import flawed
 from instil.world.lexicon import World
 
-NOISE = 0.85
-"""Standard deviation of a labeler's noise, set on an early demo's responses so that training
-labelers agree on about 73 % of the pairs (72.6 +- 1.5 % in Ouyang et al. 2022); 75 % on today's."""
+NOISE = 0.95
+"""Standard deviation of a labeler's noise, set on the responses of a demo so that labelers agree
+on about 73 % of the pairs (72.6 +- 1.5 % in Ouyang et al. 2022), training labelers on 75 %."""
 TIE = 0.25
 """Responses whose perceived utilities differ by less than this are tied."""
 FLAWS_OF_DEMONSTRATIONS: Mapping[str, float] = {
