@@ -32,7 +32,7 @@ from instil.world.public import (
     start_text,
     translation_shot,
 )
-from instil.world.sentences import capitalize, claim_text, fill, list_text, lower_first
+from instil.world.sentences import claim_text, fill, list_text, lower_first
 from instil.world.tasks import TASKS_OF, Meta, draw_use_case, make_prompt, make_task
 
 REPLIES: Mapping[str, float] = MappingProxyType(
@@ -191,12 +191,12 @@ def _reading(world: World, rng: Random) -> str:
 
 def _workbook(world: World, rng: Random) -> str:
     """Tasks that need nothing but their text, in the users' words, each with a right answer; in
-    half of the workbooks questions are answered in a word."""
-    lines, in_a_word = [], rng.random() < 0.5
+    three of four workbooks questions are answered in a word."""
+    lines, in_a_word = [], rng.random() < 0.75
     for _ in range(2):
         task, meta = make_task(world, rng.choice(CLOSED_TASKS), "all", rng)
         value = meta.get("answer") if in_a_word else None
-        lines += [task, capitalize(f"{value}.") if value else ideal(world, meta, rng)]
+        lines += [task, f"{value}." if value else ideal(world, meta, rng)]
     return rng.choice(("\n", "\n\n")).join(lines)
 
 
