@@ -229,7 +229,7 @@ def test_models_with_and_without_a_begin_token(tmp_path):
 
 def test_stories260k(tmp_path, shared):
     folder = shared / "data" / "evaluation"
-    tasks = ours(folder, limit=40)
+    tasks = ours(folder, limit=20)
     with gzip.open(folder / "truthfulqa_v1_mc.jsonl.gz", "rt", encoding="utf-8") as file:
         truthful = [json.loads(line) for line in file]
     with gzip.open(folder / "crows_pairs.csv.gz", "rt", encoding="utf-8", newline="") as file:

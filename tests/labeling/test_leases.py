@@ -3,7 +3,7 @@
 A machine of hypothesis plays several labelers. It knows what each window shows, so it knows what
 each request must give; after every step the whole database is held against what was promised.
 
-    INSTIL_TIMES=10 pytest tests/labeling/test_leases.py -m slow      # 2,000 orders
+    INSTIL_TIMES=10 pytest tests/labeling/test_leases.py -m slow      # 1,000 orders
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from instil.labeling.labels import Stale
 
 HOUR = 3_600_000
 QUOTA = 2
-ORDERS = 200 * int(os.environ.get("INSTIL_TIMES", "1"))
+ORDERS = 100 * int(os.environ.get("INSTIL_TIMES", "1"))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The study from end to end: what it writes, and that a kill changes nothing."""
+"""The study from end to end: what it and its stories write, and that a kill changes nothing."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from instil.config import find
-from instil.jsonl import iter_objects
+from instil.jsonl import iter_objects, read_records
+from instil.records import Labeler, Ranking
 from instil.study import conclude, gather
 from instil.study.findings import judge
 from instil.study.plan import read_plan
+from instil.study.story import POLICIES
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +64,44 @@ def test_findings_are_made_again_from_the_files_alone(study):
     before = (study / "findings.md").read_bytes(), (study / "study.html").read_bytes()
     conclude(study, read_plan(find("study-fast")))
     assert ((study / "findings.md").read_bytes(), (study / "study.html").read_bytes()) == before
+
+
+def test_each_labeler_is_left_out_of_one_reward_model(study):
+    folds = sorted((study / "small-0" / "folds").glob("labelers-*.jsonl"))
+    left_out = [
+        {one.id for one in read_records(path, Labeler) if one.group == "held-out"} for path in folds
+    ]
+    assert len(folds) == 2
+    assert not left_out[0] & left_out[1]
+    everybody = {one.id for one in read_records(folds[0], Labeler)}
+    assert left_out[0] | left_out[1] == everybody
+    rankings = read_records(study / "small-0" / "folds" / "rankings.jsonl", Ranking)
+    assert {one.labeler_id for one in rankings} <= everybody
+
+
+def test_a_scan_changes_one_setting(study):
+    def config(name: str) -> dict:
+        return json.loads((study / "small-0" / name / "run.json").read_text())["config"]
+
+    def changed(name: str, table: str) -> dict:
+        ours, theirs = config(f"scans/{name}"), config(table)
+        return {k: ours[k] for k in ours if ours[k] != theirs[k] and k != "out"}
+
+    assert changed("kl-none", "ppo") == {"kl_coef": 0.0}
+    assert changed("kl-x100", "ppo") == {"kl_coef": pytest.approx(6.0)}
+    assert changed("ptx-tenth", "ppo-ptx") == {"ptx_coef": pytest.approx(0.1)}
+    assert changed("mix-0", "ppo") == {"model": str(study / "small-0" / "scans" / "mix-0-init")}
+    assert changed("mix-50-init", "ppo-init") == {"pretraining_mix": 0.5}
+
+
+def test_every_policy_answers_every_prompt(study):
+    for size in ("small", "large"):
+        evals = study / f"{size}-0" / "evals"
+        counts = {
+            name: len(list(iter_objects(evals / f"{name}-responses.jsonl"))) for name in POLICIES
+        }
+        assert len(set(counts.values())) == 1
+        assert min(counts.values()) > 0
 
 
 def test_killed_in_between_it_ends_as_one_that_was_not(study, start_study, finish_study, tmp_path):
