@@ -10,8 +10,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# two processes test side by side, one thread each; what a file's tests share is made once
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+# three processes of one thread each, since tests of servers and browsers wait much; what a file's
+# tests share is made once
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo check test lint browser clean
 
@@ -24,7 +25,7 @@ check: lint
 	$(PYTEST) -q -m "not slow and not browser"
 
 test: lint browser
-	$(PYTEST) --durations=30 --cov=instil --cov-report=term:skip-covered
+	$(PYTEST) --durations=60 --cov=instil --cov-report=term:skip-covered
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
