@@ -12,6 +12,13 @@ settings.register_profile("instil", deadline=None, derandomize=True, database=No
 settings.load_profile("instil")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests do at length what others do once: without coverage they take half the time."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of shared data: INSTIL_SHARED, else `shared` beside the repository root."""

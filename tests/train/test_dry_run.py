@@ -30,7 +30,15 @@ def in_bytes(monkeypatch):
     monkeypatch.setattr("instil.train.forecast._mib", lambda size: f"{size:,} MiB")
 
 
-@pytest.mark.parametrize("more", [[], LORA, ["--activation-checkpointing"]], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        pytest.param(LORA, marks=pytest.mark.slow),
+        pytest.param(["--activation-checkpointing"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     "command", ["pretrain", "sft", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood"]
 )
@@ -58,6 +66,7 @@ def test_a_dry_run_says_what_is_held_and_writes_nothing(
         assert found["optimizer states"] == pytest.approx(2 * found["weights"], rel=0.01)
 
 
+@pytest.mark.slow
 def test_ppo_counts_each_model_once(world, tmp_path, capsys, in_bytes):
     assert cli.main([*world.arguments("ppo", tmp_path / "out"), *BRIEF]) == 0
     found = rows(capsys.readouterr().out)
@@ -94,6 +103,7 @@ def test_where_it_does_not_fit_it_says_what_to_change(world, tmp_path, capsys, m
     assert "does not fit" in printed and "--lora-rank 16" in printed
 
 
+@pytest.mark.slow
 def test_each_of_several_processes_holds_its_part(world, tmp_path, capsys, in_bytes, monkeypatch):
     words = [*world.arguments("rm", tmp_path / "out"), *BRIEF]
     assert cli.main(words) == 0
