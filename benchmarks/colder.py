@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instil.config import find
-from instil.demo import Story
-from instil.evals.preference import Panel, verdicts, win_rate
+from instil.evals.preference import verdicts, win_rate
+from instil.story import Story
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the demo")
     args = parser.parse_args(argv)
     story = Story(args.demo, find("demo"), args.seed)
-    prompts = story.prompts("test")[-story.size.eval_prompts :]
+    prompts = story.eval_prompts()
     texts = [prompt.text for prompt in prompts]
-    panel = Panel(story.world, story.held_out, story.size.per_prompt, args.seed)
+    panel = story.panel(story.held_out)
     theirs = story.policy("sft").respond(texts, 1.0, args.seed)
     for one in args.policies:
         name, _, temperature = one.partition("=")

@@ -38,6 +38,7 @@ STAIRS = [
     {"lm", "labeling"},
     {"feedback", "train", "report"},
     {"evals"},
+    {"story"},
     {"demo", "loop"},
     {"study"},
     {"cli"},
@@ -80,7 +81,7 @@ ENDPOINT = "evals/endpoint.py"
 """What may open a connection, to the URL that the user gave."""
 
 VARIANTS = {
-    "demo": "instil.demo.Size",
+    "demo": "instil.story.Size",
     "loop": "instil.loop.Size",
     "ppo-init": "instil.train.sft.Config",
     "ppo-ptx": "instil.train.ppo.Config",

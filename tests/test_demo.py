@@ -101,7 +101,7 @@ ptx_coef = 1.0
 
 
 def start(out: Path, recipe: Path) -> subprocess.Popen:
-    words = ["demo", "--fast", "--threads", "1", "--recipe", str(recipe), "--out", str(out)]
+    words = ["demo", "--fast", "--threads", "2", "--recipe", str(recipe), "--out", str(out)]
     log = (out.parent / f"{out.name}.log").open("ab")
     return subprocess.Popen(
         [sys.executable, "-m", "instil", *words],
@@ -145,7 +145,7 @@ def demo(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_is_done_once_and_the_report_is_written(demo):
-    assert stages_done(demo) == list(STAGES)
+    assert sorted(stages_done(demo)) == sorted(STAGES)
     assert json.loads((demo / "run.json").read_text())["status"] == "finished"
     assert (demo / "report.html").stat().st_size > 10_000
     results = [json.loads(line) for line in (demo / "evals" / "results.jsonl").open()]
@@ -161,7 +161,7 @@ def test_every_stage_is_done_once_and_the_report_is_written(demo):
 def test_a_second_call_does_nothing_again(demo, recipe):
     before = fingerprint(demo)
     finish(demo, recipe)
-    assert stages_done(demo) == list(STAGES)
+    assert sorted(stages_done(demo)) == sorted(STAGES)
     assert fingerprint(demo) == before
 
 
@@ -222,7 +222,7 @@ def test_killed_twice_it_ends_as_one_that_was_not(demo, recipe, tmp_path):
         assert process.wait() == -signal.SIGKILL, "killed too late"
         assert json.loads((out / "run.json").read_text())["status"] == "running"
     finish(out, recipe)
-    assert stages_done(out) == list(STAGES)
+    assert sorted(stages_done(out)) == sorted(STAGES)
     assert fingerprint(out) == fingerprint(demo)
     assert (out / "evals" / "results.jsonl").read_bytes() == (
         demo / "evals" / "results.jsonl"

@@ -2,12 +2,7 @@
 
 Users' raw prompts are cleaned, a language model is pretrained, simulated labelers write
 demonstrations and rank responses, and SFT, reward model, PPO and PPO-ptx are trained and evaluated
-beside each other. Every stage is one of the commands, on files that can be opened; a stage that is
-done is not done again, so a second call goes on where the first was killed.
-
-The order differs from the paper's in one thing: the SFT baseline is trained after the reward model,
-because the reward model chooses its checkpoint (appendix C.1). PPO starts from a model of its own
-(appendix C.3), which is also the one whose responses are ranked.
+beside each other (story.py). A second call goes on where the first was killed.
 
     instil demo                 # two cores: 15 minutes with AVX-512, 30 without
     instil demo --fast          # two minutes, too small to show the effects
@@ -15,36 +10,19 @@ because the reward model chooses its checkpoint (appendix C.1). PPO starts from 
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import torch
 
 from instil import config as recipes
-from instil import intake, report
-from instil.evals.policy import Policy, estimate_row, load
-from instil.evals.preference import Panel
-from instil.evals.suite import Sizes, kl, run_suite
-from instil.feedback import ask
-from instil.feedback.simulated import SimulatedLabeler, labelers
-from instil.jsonl import read_records, write_lines, write_records
+from instil import report
 from instil.lm.machine import settle
-from instil.lm.models import load_policy
-from instil.lm.reward import load_reward
-from instil.lm.sampling import SamplingParams
-from instil.records import Demonstration, Labeler, Prompt, Ranking, Response, Text
-from instil.runs import Run, say, write_json
-from instil.stages import once
-from instil.stats import best_of_n_kl
-from instil.train import ppo, pretrain, rm, sft
-from instil.world.internet import documents
-from instil.world.lexicon import World, make_world
-from instil.world.users import raw_prompts
+from instil.runs import Run, say
+from instil.stages import Processes, once
+from instil.story import Story
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,336 +38,45 @@ class Config:
     seed: int = 0
     """Seed of the world's texts, users, labelers, and of all training."""
     threads: int = 0
-    """Torch threads; 0 takes all cores."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """The table [demo] of a recipe: how much of everything."""
-
-    documents: int
-    raw_prompts: int
-    users: int
-    demonstrations: int
-    """Prompts of the training split that get one."""
-    rankings: int
-    """Prompts of the training split that are ranked."""
-    eval_rankings: int
-    """Prompts of the validation split, and of the test split, that several labelers rank."""
-    overlap: int
-    """Labelers of each group that rank them."""
-    eval_prompts: int
-    """Prompts of the test split on which policies are compared."""
-    max_tokens: int
-    """Longest response."""
-    likelihood: bool = False
-    """Whether the reward model has the likelihood of PPO's start in its score."""
-    best_of: int = 16
-    per_prompt: int = 3
-    """Labelers who judge each comparison."""
-    truthful: int = 300
-    hallucination: int = 300
-    rudeness: int = 200
-    public: int = 200
-    language: int = 100
+    """Torch threads; 0 takes all cores. Where there are several, what can be done side by side is
+    done in two processes that share them."""
 
 
 def run(config: Config) -> None:
     """Every stage that is not done yet, then the report."""
     settle(config.threads)
     recipe = config.recipe or recipes.find("demo-fast" if config.fast else "demo")
-    with Run.open(config.out, "demo", config, threads=torch.get_num_threads(), reopen=True) as demo:
-        story = Story(config.out, recipe, config.seed)
-        for name, stage in story.stages():
-            if demo.stop_requested:
-                raise KeyboardInterrupt
-            once(config.out, name, stage)
+    threads = torch.get_num_threads()
+    with Run.open(config.out, "demo", config, threads=threads, reopen=True) as demo:
+        several = threads > 1 and not torch.cuda.is_available()
+        with Processes(
+            2 if several else 1, partial(settle, threads // 2), lambda: demo.stop_requested
+        ) as processes:
+            story = Story(config.out, recipe, config.seed, processes)
+            for name, stage in story.stages():
+                if demo.stop_requested:
+                    raise KeyboardInterrupt
+                if name == "sft":
+                    story.train_policies()
+                once(config.out, name, stage)
         demo.finish()
     report.run(report.Config(run=config.out, out=config.out / "report.html"))
     say(f"\nThe report is {config.out / 'report.html'}")
-    for line in story.summary():
+    for line in summary(config.out):
         say(line)
 
 
-class Story:
-    """The stages, and what they share: one world, its people, the recipe."""
-
-    def __init__(self, out: Path, recipe: Path, seed: int) -> None:
-        self.out, self.recipe, self.seed = out, recipe, seed
-        self.data, self.rm = out / "data", out / "rm"
-        self.size = recipes.from_recipe(Size, recipe, "demo")
-        self.world: World = make_world(seed)
-        everybody = labelers(seed)
-        self.training = [one for one in everybody if one.group == "training"]
-        self.held_out = [one for one in everybody if one.group == "held-out"]
-
-    def stages(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        """Name and function of every stage, in order."""
-        yield "world", self.write_world
-        yield "intake", self.clean_prompts
-        yield (
-            "pretrain",
-            lambda: self.train(pretrain, "pretrain", "base", text=(self.data / "text.jsonl",)),
-        )
-        yield "demonstrations", self.ask_demonstrations
-        yield (
-            "ppo-init",
-            lambda: self.train(
-                sft, "ppo-init", "ppo-init", model=self.out / "base", **self.sft_data(mixed=True)
-            ),
-        )
-        yield "responses", self.sample_responses
-        yield "rankings", self.ask_rankings
-        yield "rm", lambda: self.train(rm, "rm", "rm", **self.rm_data())
-        yield (
-            "sft",
-            lambda: self.train(
-                sft, "sft", "sft", model=self.out / "base", rm=self.rm, **self.sft_data()
-            ),
-        )
-        for name in ("ppo", "ppo-ptx"):
-            yield name, lambda name=name: self.train(ppo, name, name, **self.ppo_data())  # type: ignore[misc]
-        yield "evaluate", self.evaluate
-
-    @property
-    def prompts_file(self) -> tuple[Path]:
-        """The clean prompts."""
-        return (self.data / "prompts.jsonl",)
-
-    def sft_data(self, mixed: bool = False) -> dict[str, Any]:
-        """What both supervised stages read."""
-        return {
-            "prompts": self.prompts_file,
-            "demonstrations": (self.data / "demonstrations.jsonl",),
-            "pretraining": (self.data / "text.jsonl",) if mixed else (),
-            "max_response_tokens": self.size.max_tokens,
-        }
-
-    def rm_data(self) -> dict[str, Any]:
-        """What the reward model starts from and reads."""
-        return {
-            "model": self.out / "ppo-init",
-            "likelihood": self.out / "ppo-init" if self.size.likelihood else None,
-            "prompts": self.prompts_file,
-            **{
-                name: (self.data / f"{name}.jsonl",)
-                for name in ("responses", "rankings", "demonstrations", "labelers")
-            },
-        }
-
-    def ppo_data(self) -> dict[str, Any]:
-        """What both kinds of PPO start from and read."""
-        return {
-            "model": self.out / "ppo-init",
-            "rm": str(self.rm),
-            "prompts": self.prompts_file,
-            "pretraining": (self.data / "text.jsonl",),
-            "max_tokens": self.size.max_tokens,
-        }
-
-    def write_world(self) -> dict[str, Any]:
-        """Pretraining text and the users' raw log."""
-        texts = itertools.islice(documents(self.world, Random(self.seed)), self.size.documents)
-        write_records(self.data / "text.jsonl", (Text(text=text) for text in texts))
-        settings = self.intake_config()
-
-        def split_of(user: str) -> str:
-            return intake.split_of_user(user, settings.seed, settings.valid, settings.test)
-
-        raw = raw_prompts(self.world, self.size.raw_prompts, self.size.users, self.seed, split_of)
-        write_lines(self.data / "raw.jsonl", raw)
-        return {}
-
-    def intake_config(self) -> intake.Config:
-        """How the demo cleans: the world's prompts are short, so prefixes are too."""
-        return recipes.from_recipe(
-            intake.Config, self.recipe, "intake", raw=self.data / "raw.jsonl", out=self.data
-        )
-
-    def clean_prompts(self) -> dict[str, Any]:
-        """Raw log -> prompts.jsonl."""
-        intake.run(self.intake_config())
-        return {}
-
-    def train(self, command: Any, table: str, name: str, **given: Any) -> dict[str, Any]:
-        """One training command; a run that is finished is only read."""
-        out = self.out / name
-        info = json.loads((out / "run.json").read_text()) if (out / "run.json").exists() else {}
-        if info.get("status") != "finished":
-            fields = {"seed": self.seed, **given}
-            command.run(recipes.from_recipe(command.Config, self.recipe, table, out=out, **fields))
-            info = json.loads((out / "run.json").read_text())
-        return {key: info[key] for key in ("params", "tokens", "flops") if key in info}
-
-    def prompts(self, split: str) -> list[Prompt]:
-        """Clean prompts of one split."""
-        return [p for p in read_records(self.prompts_file[0], Prompt) if p.split == split]
-
-    def ask_demonstrations(self) -> dict[str, Any]:
-        """Labelers answer prompts of the training and of the validation split."""
-        chosen = self.prompts("train")[: self.size.demonstrations] + self.prompts("valid")
-        found = ask.demonstrations(self.world, self.training, chosen, self.seed)
-        write_records(self.data / "demonstrations.jsonl", found)
-        everybody = self.training + self.held_out
-        write_records(self.data / "labelers.jsonl", (one.record() for one in everybody))
-        return {}
-
-    def policy(self, name: str, run: str = "", **more: Any) -> Policy:
-        """A trained policy, ready to answer."""
-        return load(name, self.out / (run or name), self.size.max_tokens, **more)
-
-    def ranked_prompts(self) -> dict[str, list[Prompt]]:
-        """Which prompts are ranked, by split."""
-        few = self.size.eval_rankings
-        return {
-            "train": self.prompts("train")[-self.size.rankings :],
-            "valid": self.prompts("valid")[:few],
-            "test": self.prompts("test")[:few],
-        }
-
-    def sample_responses(self) -> dict[str, Any]:
-        """K responses to each prompt that will be ranked: three of four by PPO's start, the rest
-        by the base model."""
-        policies = {name: self.policy(name) for name in ("ppo-init", "base")}
-        asked: dict[str, list[tuple[Prompt, int]]] = {"ppo-init": [], "base": []}
-        for prompt in itertools.chain(*self.ranked_prompts().values()):
-            count = ask.how_many(prompt.id, self.seed)
-            rng = Random(f"writers {self.seed} {prompt.id}")
-            for number in range(count):
-                asked["base" if rng.random() < 0.25 else "ppo-init"].append((prompt, number))
-        responses = []
-        for name, places in asked.items():
-            policy = policies[name]
-            ids = [policy.codec.encode_prompt(prompt.text) for prompt, _ in places]
-            params = SamplingParams(max_tokens=policy.max_tokens, temperature=1.0)
-            samples = policy.sampler.sample(ids, params, self.seed)
-            for (prompt, number), tokens in zip(places, samples.tokens, strict=True):
-                responses.append(
-                    Response(
-                        id=f"{prompt.id}-{number}",
-                        prompt_id=prompt.id,
-                        text=policy.codec.decode(tokens),
-                        policy=name,
-                        sampling={"temperature": 1.0, "seed": self.seed},
-                    )
-                )
-        responses.sort(key=lambda response: response.id)
-        write_records(self.data / "responses.jsonl", responses)
-        return {"tokens": sum(len(r.text.split()) for r in responses)}
-
-    def ask_rankings(self) -> dict[str, Any]:
-        """Training labelers rank every prompt, held-out labelers only those that evaluate."""
-        responses: dict[str, list[Response]] = {}
-        for response in read_records(self.data / "responses.jsonl", Response):
-            responses.setdefault(response.prompt_id, []).append(response)
-        prompts, overlap = self.ranked_prompts(), self.size.overlap
-        known = prompts["valid"] + prompts["test"]
-        ours, rated = self._rank(self.training, prompts["train"], responses, 1)
-        shared, more = self._rank(self.training, known, responses, overlap)
-        theirs, extra = self._rank(self.held_out, known, responses, overlap)
-        write_records(self.data / "rankings.jsonl", ours + shared + theirs)
-        write_records(self.data / "ratings.jsonl", rated + more + extra)
-        measured = {
-            "training": asdict(ask.agreement_of(shared)),
-            "held-out": asdict(ask.agreement_of(theirs)),
-            "between": asdict(ask.between(shared, theirs)),
-        }
-        write_json(self.data / "agreement.json", measured)
-        return {}
-
-    def _rank(
-        self,
-        group: Sequence[SimulatedLabeler],
-        prompts: Sequence[Prompt],
-        responses: dict[str, list[Response]],
-        overlap: int,
-    ) -> tuple[list[Ranking], list[Any]]:
-        return ask.rankings(self.world, group, prompts, responses, overlap, self.seed)
-
-    def prefix(self) -> str:
-        """Solved examples before a prompt: what turns GPT-3 into "GPT-3 prompted"."""
-        texts = {p.id: p.text for p in self.prompts("train")}
-        shown = []
-        for one in read_records(self.data / "demonstrations.jsonl", Demonstration):
-            if one.prompt_id in texts and len(one.text) < 60:
-                shown.append(f"{texts[one.prompt_id]}\n\n{one.text}\n\n")
-            if len(shown) == 3:
-                break
-        return "".join(shown)
-
-    def evaluate(self) -> dict[str, Any]:
-        """Ask every policy everything."""
-        reward = load_reward(self.rm)
-        policies = [
-            self.policy("base"),
-            self.policy("base-prompted", "base", prefix=self.prefix()),
-            self.policy("sft"),
-            self.policy("best-of-16", "sft", best_of=self.size.best_of, reward=reward),
-            self.policy("ppo"),
-            self.policy("ppo-ptx"),
-        ]
-        prompts = self.prompts("test")[-self.size.eval_prompts :]
-        panels = {
-            "held-out": Panel(self.world, self.held_out, self.size.per_prompt, self.seed),
-            "training": Panel(self.world, self.training, self.size.per_prompt, self.seed),
-        }
-        names = ("truthful", "hallucination", "rudeness", "public", "language")
-        sizes = Sizes(**{name: getattr(self.size, name) for name in names})
-        rows, samples = run_suite(self.world, policies, prompts, panels, sizes, self.seed)
-        reference = load_policy(self.out / "ppo-init" / "final")
-        few = prompts[:128]
-        rows += [
-            kl(policy, reference, few, self.seed)
-            for policy in policies
-            if not policy.prefix and policy.best_of == 1
-        ]
-        rows.append(
-            {
-                "eval": "kl",
-                "policy": "best-of-16",
-                "setting": "sft",
-                "unit": "nats",
-                "mean": best_of_n_kl(self.size.best_of),
-                "n": self.size.best_of,
-            }
-        )
-        rows += self.ceilings()
-        write_lines(self.out / "evals" / "results.jsonl", rows)
-        write_lines(self.out / "evals" / "samples.jsonl", samples)
-        return {}
-
-    def ceilings(self) -> list[dict[str, Any]]:
-        """The reward model's accuracy beside that of a judge that knows the truth."""
-        prompts = {p.id: p for p in itertools.chain(*self.ranked_prompts().values())}
-        responses = {r.id: r for r in read_records(self.data / "responses.jsonl", Response)}
-        groups = {one.id: one.group for one in read_records(self.data / "labelers.jsonl", Labeler)}
-        by_kind: dict[tuple[str, str], list[Ranking]] = {}
-        for ranking in read_records(self.data / "rankings.jsonl", Ranking):
-            kind = (prompts[ranking.prompt_id].split, groups[ranking.labeler_id])
-            by_kind.setdefault(kind, []).append(ranking)
-        people = {"training": self.training, "held-out": self.held_out}
-        return [
-            estimate_row(
-                "rm_ceiling",
-                "truth",
-                f"{split} {group}",
-                ask.ceiling(self.world, people[group], prompts, responses, found),
-                "share",
-            )
-            for (split, group), found in sorted(by_kind.items())
-        ]
-
-    def summary(self) -> list[str]:
-        """The headline numbers as lines."""
-        rows = [json.loads(line) for line in (self.out / "evals/results.jsonl").open()]
-        wanted = {
-            ("win_rate", "held-out"): "win rate over SFT",
-            ("truthful_informative_sampled", "all"): "true and informative",
-            ("hallucination", ""): "closed-domain hallucination",
-        }
-        return [
-            f"{wanted[r['eval'], r['setting']]:28} {r['policy']:14} "
-            f"{r['mean']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
-            for r in rows
-            if (r["eval"], r["setting"]) in wanted
-        ]
+def summary(out: Path) -> list[str]:
+    """The headline numbers as lines."""
+    rows = [json.loads(line) for line in (out / "evals" / "results.jsonl").open()]
+    wanted = {
+        ("win_rate", "held-out"): "win rate over SFT",
+        ("truthful_informative_sampled", "all"): "true and informative",
+        ("hallucination", ""): "closed-domain hallucination",
+    }
+    return [
+        f"{wanted[r['eval'], r['setting']]:28} {r['policy']:14} "
+        f"{r['mean']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+        for r in rows
+        if (r["eval"], r["setting"]) in wanted
+    ]

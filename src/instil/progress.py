@@ -1,10 +1,12 @@
-"""Progress for people: a live bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress for people: a live bar on a terminal, a plain line every few seconds elsewhere, and from
+processes that work side by side, whose bars would overwrite each other."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing import parent_process
 from typing import Any
 
 from instil.runs import say
@@ -22,7 +24,7 @@ class Progress:
         self._said = time.monotonic()
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and parent_process() is None:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

@@ -79,7 +79,8 @@ def test_the_suite_on_a_good_and_a_rude_policy(world, prompts, policy_of):
         policy_of(right, "sft"),
         policy_of(lambda text, repeat: (right(text, 0), "")[repeat], "best-of-2", **best),
     ]
-    rows, samples = suite.run_suite(world, policies, prompts, panels, FEW, seed=0)
+    asked = [suite.ask(world, one, prompts, panels["held-out"], FEW, seed=0) for one in policies]
+    rows, samples = suite.compare(asked, prompts, panels, FEW)
     found = {(row["policy"], row["eval"], row["setting"]): row["mean"] for row in rows}
     assert len(found) == len(rows)  # no row twice
     assert found["sft", "follows", "all"] == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from instil.config import find
-from instil.demo import Story
 from instil.jsonl import append_line
+from instil.story import Story
 from instil.study.plan import Plan, read_plan, write_recipes
 from instil.study.story import MIXES, POLICIES, SCANS, stages, supervised
 

@@ -47,33 +47,48 @@ def tests(world: World, sizes: Sizes, seed: int) -> list[Eval]:
     ]
 
 
-def run_suite(
-    world: World,
-    policies: Sequence[Policy],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What one policy answered, and what needs no other policy to be said of it."""
+
+    name: str
+    rows: list[Row]
+    drawn: list[str]
+    """Responses to the prompts at temperature 1, as users would see them."""
+    greedy: list[str]
+    """And at temperature 0; none of the best of several."""
+    flags: list[tuple[str, ...]]
+    """Of each drawn response."""
+
+
+def ask(
+    world: World, policy: Policy, prompts: Sequence[Prompt], panel: Panel, sizes: Sizes, seed: int
+) -> Asked:
+    """Ask one policy everything. `prompts` are of held-out users."""
+    say(f"evaluate {policy.name}")
+    asked = [prompt.text for prompt in prompts]
+    rows: list[Row] = []
+    drawn, greedy = policy.respond(asked, 1.0, seed), list[str]()
+    if policy.best_of == 1:
+        greedy = policy.respond(asked, 0.0, seed)
+        for test in tests(world, sizes, seed):
+            rows += evaluate(test, policy, seed)
+    rows += ratings(panel, prompts, drawn, policy.name)
+    found, flags = verdicts(world, prompts, drawn, policy.name)
+    return Asked(name=policy.name, rows=rows + found, drawn=drawn, greedy=greedy, flags=flags)
+
+
+def compare(
+    asked: Sequence[Asked],
     prompts: Sequence[Prompt],
     panels: Mapping[str, Panel],
     sizes: Sizes,
-    seed: int,
     baseline: str = "sft",
 ) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Rows of results.jsonl and of samples.jsonl.
-
-    `prompts` are of held-out users; responses are drawn at temperature 1, as users would see
-    them, and once more at temperature 0 for `win_rate_greedy`.
-    """
-    asked = [prompt.text for prompt in prompts]
-    rows: list[Row] = []
-    drawn, greedy, flags = {}, {}, {}
-    for policy in policies:
-        say(f"evaluate {policy.name}")
-        drawn[policy.name] = policy.respond(asked, 1.0, seed)
-        if policy.best_of == 1:
-            greedy[policy.name] = policy.respond(asked, 0.0, seed)
-            for test in tests(world, sizes, seed):
-                rows += evaluate(test, policy, seed)
-        rows += ratings(panels["held-out"], prompts, drawn[policy.name], policy.name)
-        found, flags[policy.name] = verdicts(world, prompts, drawn[policy.name], policy.name)
-        rows += found
+    """Rows of results.jsonl and of samples.jsonl, who is preferred among them."""
+    rows = [row for one in asked for row in one.rows]
+    drawn = {one.name: one.drawn for one in asked}
+    greedy = {one.name: one.greedy for one in asked if one.greedy}
     rows += preferences(panels, prompts, drawn, baseline, "win_rate")
     held_out = {"held-out": panels["held-out"]}
     rows += preferences(held_out, prompts, greedy, baseline, "win_rate_greedy")
@@ -82,8 +97,8 @@ def run_suite(
             "prompt": prompts[i].text,
             "use_case": prompts[i].use_case,
             "split": prompts[i].split,
-            "responses": {name: texts[i] for name, texts in drawn.items()},
-            "flags": {name: list(found[i]) for name, found in flags.items()},
+            "responses": {one.name: one.drawn[i] for one in asked},
+            "flags": {one.name: list(one.flags[i]) for one in asked},
         }
         for i in spread(prompts, sizes.samples)
     ]

@@ -137,7 +137,10 @@ def compute(source: Source) -> Context:
         )
     flops = sum(_value(row, "flops") for row in source.stages)
     total = {
-        "time": duration(sum(_value(row, "seconds") for row in source.stages)),
+        # of stages side by side, only what the others had not been waited for
+        "time": duration(
+            sum(_value(row, "waited" if "waited" in row else "seconds") for row in source.stages)
+        ),
         "flops": power(flops),
         "days": power(petaflop_days(flops)),
     }
@@ -166,6 +169,11 @@ def _phases(stage: Stage) -> str:
     whole = sum(stage.phases.values())
     parts = [f"{name} {seconds / whole:.0%}" for name, seconds in stage.phases.items() if whole]
     return ", ".join(parts)
+
+
+def _waited(row: Mapping[str, Any]) -> float:
+    """Of stages side by side each counts only for as long as nothing else was waited for."""
+    return _value(row, "waited" if "waited" in row else "seconds")
 
 
 def _value(row: Mapping[str, Any], name: str) -> float:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instil.demo import Story
 from instil.evals.policy import Policy, Row, evaluate, row
 from instil.evals.preference import Panel, ratings, verdicts
 from instil.evals.public import public
@@ -28,6 +27,7 @@ from instil.lm.reward import load_reward
 from instil.lm.sampling import SamplingParams, repeat
 from instil.records import Prompt, Response
 from instil.stats import best_of_n_kl
+from instil.story import Story
 from instil.study.plan import Plan
 
 KL_PROMPTS = 128
@@ -42,17 +42,13 @@ class Examiner:
     @cached_property
     def prompts(self) -> list[Prompt]:
         """Prompts of users that training never saw."""
-        return self.story.prompts("test")[-self.story.size.eval_prompts :]
+        return self.story.eval_prompts()
 
     @cached_property
     def panels(self) -> dict[str, Panel]:
         """Who judges, by group."""
         story = self.story
-        groups = {"held-out": story.held_out, "training": story.training}
-        return {
-            name: Panel(story.world, group, story.size.per_prompt, story.seed)
-            for name, group in groups.items()
-        }
+        return {"held-out": story.panel(story.held_out), "training": story.panel(story.training)}
 
     @cached_property
     def reward(self) -> Any:

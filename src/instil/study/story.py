@@ -18,7 +18,6 @@ from statistics import fmean
 from typing import Any
 
 from instil.config import recipe_table
-from instil.demo import Story
 from instil.evals.policy import Policy, Row
 from instil.evals.preference import preferences, win_rate
 from instil.evals.suite import spread
@@ -27,6 +26,7 @@ from instil.lm.machine import settle
 from instil.records import Labeler, Prompt, Ranking, Response
 from instil.runs import read_lines
 from instil.stages import once
+from instil.story import Story
 from instil.study.measure import Examiner
 from instil.study.plan import Job, Plan
 from instil.study.work import LAST

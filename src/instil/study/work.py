@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, get_context
@@ -18,6 +17,7 @@ from pathlib import Path
 from instil.errors import InstilError
 from instil.jsonl import iter_objects
 from instil.runs import say
+from instil.stages import end_with
 from instil.study.plan import Job, Plan
 
 LAST = "compare"
@@ -68,7 +68,8 @@ def is_done(folder: Path) -> bool:
 
 
 def _child(parent: int, out: Path, plan: Plan, job: Job, threads: int) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    os.setpgrp()  # a Ctrl-C is the parent's, which passes it on
+    end_with(parent)  # it would hold what the next start wants
     folder = out / job.name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("ab") as log:
@@ -84,10 +85,3 @@ def _child(parent: int, out: Path, plan: Plan, job: Job, threads: int) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: it would hold what the next start wants."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
