@@ -15,6 +15,7 @@ from instil.lm.machine import (
     computes_in_bf16,
     device,
     mixed_precision,
+    sequences_at_once,
     settle,
     tokens_per_pass,
 )
@@ -95,6 +96,15 @@ def test_a_pass_of_a_larger_model_takes_fewer_tokens_but_never_few():
     assert sizes[0] * 8 == sizes[1] * 32 == sizes[2] * 256
     assert sizes[-1] >= 512
     assert tokens_per_pass(model(512, 9)) > sizes[-1]  # another device has more units to keep busy
+
+
+def test_a_small_model_on_a_cpu_goes_on_with_more_sequences():
+    assert sequences_at_once(model(8, 1, "cpu"), wanted=5) == 5
+    shapes = ((128, 4), (256, 4), (512, 9))
+    # 2**21 / (512 x 8), half of it, and never less than elsewhere
+    assert [sequences_at_once(model(*shape, "cpu")) for shape in shapes] == [512, 256, 128]
+    assert sequences_at_once(model(8, 1, "cpu")) == 512
+    assert sequences_at_once(model(8, 1)) == 128
 
 
 @pytest.mark.parametrize(("rank", "place"), [(None, "cuda:0"), ("3", "cuda:3")])

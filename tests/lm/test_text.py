@@ -63,6 +63,12 @@ def test_a_begin_token_is_written_where_the_tokenizer_writes_one():
     assert codec.vocab_size == 259
 
 
+def test_many_documents_are_encoded_as_each_alone(codec, monkeypatch):
+    monkeypatch.setattr("instil.lm.text.AT_ONCE", 3)
+    texts = ["", "a boat", f"{END} x", "\n two\n lines", "日本", "a", " "]
+    assert list(codec.encode_documents(texts)) == [codec.encode_document(text) for text in texts]
+
+
 def test_the_trained_tokenizer_is_small_complete_and_deterministic():
     first = train_tokenizer(["the boat and the boat"], 270)
     again = train_tokenizer(["the boat and the boat"], 270)

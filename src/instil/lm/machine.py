@@ -90,3 +90,11 @@ def tokens_per_pass(model: Any, wanted: int = 0) -> int:
         return 16_384
     config = model.config.get_text_config()
     return int(max(512, 2**21 // (config.hidden_size * config.num_hidden_layers)))
+
+
+def sequences_at_once(model: Any, wanted: int = 0) -> int:
+    """Sequences that one step of sampling goes on with: `wanted`, or when that is 0 128, and on a
+    CPU more for a small model, whose single steps cost more in calls than in numbers."""
+    if wanted or model.device.type != "cpu":
+        return wanted or 128
+    return min(512, max(128, tokens_per_pass(model) // 8))

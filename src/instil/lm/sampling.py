@@ -26,7 +26,7 @@ from instil.errors import InstilError
 from instil.lm.attention import hidden_states, packs
 from instil.lm.batches import Ids, position_ids, prompt_batch, random_bits
 from instil.lm.linear import reordered
-from instil.lm.machine import mixed_precision
+from instil.lm.machine import mixed_precision, sequences_at_once
 from instil.lm.models import head_is_plain
 from instil.lm.slots import Slots
 from instil.lm.text import Codec
@@ -97,11 +97,12 @@ class Sampler(Protocol):
 class Decoder:
     """The built-in sampler.
 
-    At most `batch_size` sequences are at work at a time. Prompts, longest first, are read side by
-    side without padding, equal ones once; then every sequence goes on by one token per step. One
-    that ends leaves at once, and waiting prompts take the free slots as soon as an eighth of all is
-    free, so steps stay full until nothing waits. Keys and values are written into memory that is
-    taken once (slots.py), and only hidden states that a token is drawn from go through the head.
+    At most `batch_size` sequences are at work at a time (0: as many as suit the machine). Prompts,
+    longest first, are read side by side without padding, equal ones once; then every sequence goes
+    on by one token per step. One that ends leaves at once, and waiting prompts take the free slots
+    as soon as an eighth of all is free, so steps stay full until nothing waits. Keys and values are
+    written into memory that is taken once (slots.py), and only hidden states that a token is drawn
+    from go through the head.
 
     On a CPU the end of a sequence is seen at every step. Elsewhere the host looks at every
     `LOOK`th step only and does not wait for the device between; what was written after an end is
@@ -111,10 +112,10 @@ class Decoder:
     length, padded left, with the cache of transformers.
     """
 
-    def __init__(self, model: PreTrainedModel, codec: Codec, batch_size: int = 128) -> None:
+    def __init__(self, model: PreTrainedModel, codec: Codec, batch_size: int = 0) -> None:
         self.model = model
         self.codec = codec
-        self.batch_size = batch_size
+        self.batch_size = sequences_at_once(model, batch_size)
 
     def sample(
         self,

@@ -11,7 +11,7 @@ Left out on purpose:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from instil.lm.trust import check_configs, opening, read_json
 
 TEMPLATE_FILE = "instil_template.txt"
 END, PAD = "<|end|>", "<|pad|>"
+AT_ONCE = 1000
+"""Documents that are encoded together."""
 PROBE = "A b\nc  d"
 """Tokenizers of one vocabulary may yet differ in what they do with blanks and lines."""
 
@@ -127,6 +129,18 @@ class Codec:
     def encode_document(self, text: str) -> list[int]:
         """A pretraining document: the begin token if the tokenizer has one, text, end token."""
         return [*self._begin, *self._plain(text), self.eos_id]
+
+    def encode_documents(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """`encode_document` of each, many at a time: a fast tokenizer does them on all cores."""
+        for at in range(0, len(texts), AT_ONCE):
+            found: Any = self.tokenizer(
+                list(texts[at : at + AT_ONCE]),
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_attention_mask=False,
+            )
+            for ids in found["input_ids"]:
+                yield [*self._begin, *ids, self.eos_id]
 
     def decode(self, ids: Sequence[int], strip: bool = True) -> str:
         """The text of a *response*: up to the first end token, stripped, no control tokens."""

@@ -71,7 +71,7 @@ def pretraining_rows(codec: Codec, paths: Sequence[Path], length: int, at_least:
     Raises InstilError when there are fewer than `at_least` rows, those of one batch.
     """
     texts = [text for path in paths for text in read_texts(path)]
-    rows = document_rows([codec.encode_document(text) for text in texts], length)
+    rows = document_rows(list(codec.encode_documents(texts)), length)
     if len(rows) < at_least:
         raise InstilError(
             f"{', '.join(map(str, paths))}: {len(rows)} rows of {length} tokens, and one batch "

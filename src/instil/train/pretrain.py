@@ -95,7 +95,7 @@ def run(config: Config) -> None:
         else:
             codec = Codec(dist.from_first(lambda: train_tokenizer(documents, config.vocab_size)))
             model = _from_scratch(config, codec.vocab_size, codec.pad_id, codec.eos_id)
-        rows = document_rows([codec.encode_document(d) for d in documents], config.row_length)
+        rows = document_rows(list(codec.encode_documents(documents)), config.row_length)
         held_out = max(1, round(len(rows) * config.valid))
         train, valid = rows[:-held_out], rows[-held_out:]
         say(f"pretrain: {len(documents)} documents, {rows.numel()} tokens of {codec.vocab_size}")
