@@ -103,7 +103,7 @@ def tokens(text: str) -> list[str]:
 def server() -> Iterator[tuple[Stub, str]]:
     stub = Stub()
     app = Starlette(routes=[Route("/{path:path}", stub.answer, methods=["GET", "POST"])])
-    config = uvicorn.Config(app, "127.0.0.1", 0, log_level="critical")
+    config = uvicorn.Config(app, "127.0.0.1", 0, log_config=None)
     listening, running = config.bind_socket(), uvicorn.Server(config)
     thread = threading.Thread(target=running.run, args=([listening],), daemon=True)
     thread.start()

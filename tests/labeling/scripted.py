@@ -32,7 +32,7 @@ class Served:
     """`instil label` in a process of its own, that can be killed and begun again on its port."""
 
     def __init__(self, url: str, folder: Path, workers: int = 1) -> None:
-        with uvicorn.Config("", "127.0.0.1", 0, log_level="critical").bind_socket() as listening:
+        with uvicorn.Config("", "127.0.0.1", 0, log_config=None).bind_socket() as listening:
             self.port = listening.getsockname()[1]
         self.url, self.folder, self.workers = url, folder, workers
         self.process: subprocess.Popen | None = None

@@ -62,7 +62,7 @@ def test_several_processes_want_postgresql(tmp_path: Path) -> None:
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    taken = uvicorn.Config("", "127.0.0.1", 0, log_level="critical").bind_socket()
+    taken = uvicorn.Config("", "127.0.0.1", 0, log_config=None).bind_socket()
     taken.listen()
     port = taken.getsockname()[1]
     with pytest.raises(InstilError, match=rf"127.0.0.1:{port}: Address already in use; .*--port"):

@@ -44,7 +44,7 @@ def serving(db: Database, wrap: Callable[[Any], Any] = lambda app: app) -> Itera
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         settings = Settings(port=listener.getsockname()[1])
-        config = uvicorn.Config(wrap(build_app(db, settings)), log_level="error", lifespan="off")
+        config = uvicorn.Config(wrap(build_app(db, settings)), log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
