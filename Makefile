@@ -14,6 +14,9 @@ INSTALLED := .venv/.installed
 # tests share is made once
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
+# most of what is installed is never imported: Python compiles what is
+PIP := --quiet --no-compile -c constraints.txt
+
 .PHONY: demo check test lint browser clean
 
 demo: $(INSTALLED)
@@ -22,7 +25,7 @@ demo: $(INSTALLED)
 	@echo "The report: runs/demo/report.html"
 
 check: lint
-	$(PYTEST) -q -m "not slow and not browser"
+	$(PYTEST) -q -m "not slow and not browser" --hypothesis-profile quick
 
 test: lint browser
 	$(PYTEST) --durations=60 --cov=instil --cov-report=term:skip-covered
@@ -45,8 +48,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install $(PIP) torch
+	$(BIN)/python -m pip install $(PIP) -e '.[dev]'
 	@touch $@
 
 clean:

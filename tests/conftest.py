@@ -9,13 +9,15 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("instil", deadline=None, derandomize=True, database=None, max_examples=60)
+settings.register_profile("quick", settings.get_profile("instil"), max_examples=15)
 settings.load_profile("instil")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests do at length what others do once: without coverage they take half the time."""
+    """Slow tests do at length what others do once, but for those of PostgreSQL: without coverage
+    they take half the time."""
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and "postgres" not in item.nodeid:
             item.add_marker(pytest.mark.no_cover)
 
 

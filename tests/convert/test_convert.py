@@ -226,6 +226,7 @@ def mutated(draw, value):
     return draw(JSON)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_mutated_file_is_converted_whole_or_not_at_all(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("m")

@@ -73,6 +73,7 @@ def test_a_prompt_comes_back_from_its_turns(text):
     assert join(turns) == text or text == f"Human: {join(turns)}\n\nAssistant:"
 
 
+@pytest.mark.slow
 @given(st.lists(PROMPTS.map(str.strip).filter(bool) | WORDS, min_size=1, max_size=5), st.booleans())
 def test_turns_come_back_or_are_refused(texts, with_system):
     texts = texts if len(texts) % 2 else texts[:-1] or texts

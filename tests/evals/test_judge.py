@@ -125,6 +125,7 @@ def test_a_judge_that_was_killed_after_training_is_not_trained_again(make, monke
     assert (config.out / "final" / "model.safetensors").stat().st_mtime_ns == weights
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(make, capsys):
     config = make(dry_run=True)
     judge.run(config)

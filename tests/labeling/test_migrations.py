@@ -21,7 +21,7 @@ from instil.labeling.database import VERSIONS, Database, open_existing
 SCRIPTS = Path(databases.__file__).parent / "migrations"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database without any table."""
     if request.param == "sqlite":

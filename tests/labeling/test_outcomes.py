@@ -132,6 +132,7 @@ def test_ties_leave_the_odds_between_two_policies_alone():
         assert (found["ppo"].n, found["ppo"].clusters) == (8 + ties, 8 + ties)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_draws_whole_prompts():
     # half of log(40/20): standard error sqrt(1/40 + 1/20) / 2 = 0.136931, and labeling each prompt
     # three times over with the same result adds no certainty

@@ -351,6 +351,7 @@ def test_agreement_of_the_tldr_labelers(shared):
     assert found.order_alpha == pytest.approx(0.4217, abs=5e-5)
 
 
+@pytest.mark.slow
 def test_agreement_of_the_llmfao_crowd(shared):
     tiers = {"left": "l r", "tie": "lr", "right": "r l"}
     crowd = rows(shared, "llmfao_crowd_comparisons.csv.gz")

@@ -232,6 +232,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_when_there_is_room(
     world, reference, helpers, tmp_path
 ):

@@ -171,6 +171,7 @@ def test_the_same_place_under_another_name_resumes(world, tmp_path, helpers, mon
     assert cli.main(world.arguments("rm", Path("rm"))) == 0
 
 
+@pytest.mark.slow
 def test_a_second_trainer_on_one_run_directory_is_told_who_holds_it(
     world, tmp_path, fails, reference, helpers
 ):

@@ -31,16 +31,20 @@ def in_bytes(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("command", "more"),
     [
-        [],
-        pytest.param(LORA, marks=pytest.mark.slow),
-        pytest.param(["--activation-checkpointing"], marks=pytest.mark.slow),
+        *((command, []) for command in ("pretrain", "sft", "rm", "dpo")),
+        *(
+            pytest.param(command, more, marks=pytest.mark.slow)
+            for command in ("pretrain", "sft", "rm", "dpo", "ppo")
+            for more in (LORA, ["--activation-checkpointing"])
+        ),
+        *(
+            pytest.param(command, [], marks=pytest.mark.slow)
+            for command in ("ppo", "rm+likelihood", "ppo+likelihood")
+        ),
     ],
     ids=str,
-)
-@pytest.mark.parametrize(
-    "command", ["pretrain", "sft", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood"]
 )
 def test_a_dry_run_says_what_is_held_and_writes_nothing(
     command, more, world, tmp_path, capsys, in_bytes

@@ -226,6 +226,7 @@ def test_all_cells_together_agree_with_table_14(cells):
     assert found.low < 0 < found.high
 
 
+@pytest.mark.slow
 def test_other_rows_of_the_table_do_not_agree(cells):
     # the check can fail: neither DROP's rows nor those of the other prompt or model fit
     assert outside(cells, DROP) == 24

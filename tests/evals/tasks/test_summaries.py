@@ -17,6 +17,7 @@ def write(path, text, summary, n):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+@pytest.mark.slow
 def test_the_prompt(tmp_path):
     write(tmp_path / "cnn_dailymail_test.jsonl", "article", "highlights", 2)
     write(tmp_path / "cnn_dailymail_validation.jsonl", "article", "highlights", 1)

@@ -37,7 +37,7 @@ def beside(name: str) -> ModuleType:
 
 PAYLOADS: tuple[str, ...] = beside("payloads").PAYLOADS
 store, serving = beside("payload_store"), beside("serving")
-PARTS = 6
+PARTS = 4
 CHUNKS = ["\n\n".join(PAYLOADS[part::PARTS]) for part in range(PARTS)]
 """All payloads, in so many texts; every field gets every text."""
 KINDS, ROLES, LABELERS = store.KINDS, store.ROLES, store.LABELERS
