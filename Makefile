@@ -14,7 +14,8 @@ INSTALLED := .venv/.installed
 # tests share is made once
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-# most of what is installed is never imported: Python compiles what is
+# most of what is installed is never imported: Python compiles what is, and keeps it
+export PYTHONDONTWRITEBYTECODE :=
 PIP := --quiet --no-compile -c constraints.txt
 
 .PHONY: demo check test lint browser clean

@@ -255,6 +255,10 @@ def test_a_mutated_file_is_converted_whole_or_not_at_all(tmp_path_factory, data)
         assert len(list(iter_objects(records))) >= 1
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("name", "prompts", "rows", "bad"),
     [
@@ -262,8 +266,8 @@ def test_a_mutated_file_is_converted_whole_or_not_at_all(tmp_path_factory, data)
         ("comparisons/hh_helpful_base_test", 2348, 2348, 4),
         ("comparisons/tldr_comparisons_train", 2049, 3959, 0),
         ("comparisons/tldr_comparisons_valid", 195, 2000, 0),
-        ("evaluation/truthfulqa_judge_info", 18311, 22434, 0),
-        ("evaluation/truthfulqa_judge_truth", 18311, 22434, 0),
+        slow("evaluation/truthfulqa_judge_info", 18311, 22434, 0),
+        slow("evaluation/truthfulqa_judge_truth", 18311, 22434, 0),
         ("instructions/alpaca_9k", 9225, 9225, 4),
         ("instructions/dolly_3k", 2981, 2996, 0),
         ("instructions/lima_1k", 1029, 1029, 0),
@@ -290,10 +294,10 @@ def test_published_files(shared, tmp_path, capsys, name, prompts, rows, bad):
 @pytest.mark.parametrize(
     ("name", "formats"),
     [
-        ("comparisons/hh_helpful_base_test", ("hh", "oasst")),
-        ("comparisons/tldr_comparisons_valid", ("preference", "alpacafarm", "ultrafeedback")),
-        ("evaluation/truthfulqa_judge_info", ("completion",)),
-        ("instructions/dolly_3k", ("alpaca", "openai")),
+        slow("comparisons/hh_helpful_base_test", ("hh", "oasst")),
+        slow("comparisons/tldr_comparisons_valid", ("preference", "alpacafarm", "ultrafeedback")),
+        slow("evaluation/truthfulqa_judge_info", ("completion",)),
+        slow("instructions/dolly_3k", ("alpaca", "openai")),
         ("instructions/lima_1k", ("sharegpt", "completion-messages")),
     ],
 )

@@ -218,6 +218,7 @@ def test_a_task_that_a_model_cannot_answer_is_left_out_of_its_column() -> None:
     assert [d["setting"] for d in found["differences"]] == ["s"]
 
 
+@pytest.mark.slow
 def test_a_model_with_a_short_context_answers_what_fits(
     models: Path, data: Path, tmp_path: Path
 ) -> None:

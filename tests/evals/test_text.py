@@ -137,6 +137,7 @@ def test_drop_by_hand(answer, reference, exact, f1):
     assert drop_scores(answer, [reference]) == (exact, f1)
 
 
+@pytest.mark.slow
 def test_drop_is_that_of_the_evaluation_harness():
     # its file is loaded alone, for the whole harness takes long
     harness = find_spec("lm_eval")

@@ -186,6 +186,7 @@ def test_a_function_of_the_users(tmp_path):
         scorer("perspective")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "pearson", "spearman"), [("prompt", 0.749, 0.645), ("continuation", 0.767, 0.698)]
 )

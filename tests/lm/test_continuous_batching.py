@@ -74,7 +74,13 @@ def make(family):
     return model.eval()
 
 
-@pytest.fixture(params=FAMILIES, scope="module")
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("llama", "gpt2")))
+        for name in FAMILIES
+    ],
+    scope="module",
+)
 def both(request):
     """The same model twice: one that packs and one that does not."""
     fast, plain = make(request.param), make(request.param)

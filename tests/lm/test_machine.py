@@ -63,6 +63,7 @@ def test_settling_sets_the_threads_that_are_asked_for():
     sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
     reason="memory is kept as this system likes",
 )
+@pytest.mark.slow
 def test_memory_that_was_freed_is_kept_for_what_comes_next():
     # a page that the system gives anew is a fault when it is first written
     settled, as_usual = (

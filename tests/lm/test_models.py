@@ -325,6 +325,7 @@ def test_half_precision_is_loaded_as_fp32(policy, codec, tmp_path):
     assert {weight.dtype for weight in load_policy(tmp_path).parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_stories260k_has_its_published_loss(stories):
     """Its card: 1.4076 nats per token over 37,072 tokens of the first 100 stories."""
     codec, model = Codec.load(stories), load_policy(stories)

@@ -47,6 +47,7 @@ def test_greedy_equals_transformers(policy, codec, prompts):
         assert ended or len(tokens) == 20
 
 
+@pytest.mark.slow
 def test_stories260k_tells_its_published_story_and_ends(stories):
     codec, model = Codec.load(stories), load_policy(stories)
     start = [1, *codec.encode_response("Once upon a time")[:-1]]
@@ -192,7 +193,7 @@ def test_choosing_is_the_inverse_of_the_cumulative_probabilities(size, settings)
     assert found.dtype == torch.float32 and tokens.max() < size
 
 
-@pytest.mark.parametrize("size", [5, 300, 513, 4099])
+@pytest.mark.parametrize("size", [5, 300, 513, pytest.param(4099, marks=pytest.mark.slow)])
 def test_chosen_tokens_come_as_often_as_their_probabilities_say(size):
     n = 40_000
     noise = torch.Generator().manual_seed(0)

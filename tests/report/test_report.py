@@ -37,6 +37,9 @@ def _builder() -> ModuleType:
 demo = _builder()
 
 
+RUNS = ("base", "ppo-init", "sft", "rm", "ppo", "ppo-ptx")
+
+
 def page_of(path: Path) -> str:
     run(Config(run=path, out=path / "page.html"))
     return (path / "page.html").read_text(encoding="utf-8")
@@ -72,7 +75,7 @@ def test_the_headline_names_the_winner(page: str) -> None:
 
 
 def test_the_headline_is_no_stronger_than_the_interval(tmp_path: Path) -> None:
-    path = demo.write_demo(tmp_path / "demo", without=("data",))
+    path = demo.write_demo(tmp_path / "demo", without=("data", *RUNS))
     row = {"eval": "win_rate", "policy": "ppo", "setting": "held-out", "unit": "share"}
     row |= demo.estimate(0.53, 0.03, 200)  # 0.53 +- 0.06 holds 0.5
     (path / "evals" / "results.jsonl").write_text(json.dumps(row) + "\n")
@@ -135,7 +138,11 @@ MISSING = {
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        (("sft", "ppo-ptx", "rankings", "stages"), ("sft", "ppo-ptx", "rankings", "stages")),
+        pytest.param(
+            ("sft", "ppo-ptx", "rankings", "stages"),
+            ("sft", "ppo-ptx", "rankings", "stages"),
+            marks=pytest.mark.slow,
+        ),
         # no PPO run at all is said once; without data there are no rankings either
         (("base", "ppo", "ppo-ptx", "data"), ("rankings", "data", "ppo")),
         (("evals", "rm"), ("evals",)),
@@ -149,6 +156,7 @@ def test_a_missing_part_is_said_in_its_place(
     assert ("No reward model has been evaluated" in text) == ("rm" in parts)
 
 
+@pytest.mark.slow
 def test_a_likelihood_in_the_reward_is_said(tmp_path: Path) -> None:
     path = demo.write_demo(tmp_path / "demo", hostile=False)
     assert "finds the response" not in page_of(path)
@@ -174,7 +182,9 @@ def test_one_run_alone_is_a_page_with_its_curves(folder: Path, name: str) -> Non
 
 
 def test_a_run_that_goes_on_may_have_a_torn_line_and_odd_values(tmp_path: Path) -> None:
-    path = demo.write_demo(tmp_path / "demo", without=("data", "evals"))
+    path = demo.write_demo(
+        tmp_path / "demo", without=("data", "evals", *(name for name in RUNS if name != "ppo"))
+    )
     with (path / "ppo" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 241, "objective/kl": NaN, "objective/scores": null}\n{"step": 24')
     info = json.loads((path / "ppo" / "run.json").read_text())
@@ -190,7 +200,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_result_without_a_policy_names_its_line(tmp_path: Path) -> None:
-    path = demo.write_demo(tmp_path / "demo", without=("data",))
+    path = demo.write_demo(tmp_path / "demo", without=("data", *RUNS))
     (path / "evals" / "results.jsonl").write_text('{"eval": "likert", "mean": 3}\n')
     with pytest.raises(InstilError, match=r"results\.jsonl:1: .*policy"):
         run(Config(run=path))

@@ -109,6 +109,7 @@ def test_a_row_of_the_markdown(table: str) -> None:
     assert "| paper, 175B: GPT / SFT / PPO / PPO-ptx |" in table
 
 
+@pytest.mark.slow
 def test_the_first_model_is_what_others_are_compared_with(folder: Path) -> None:
     found = suite.read(folder)
     # of 10 measures with a better side ppo-ptx is better on 3 + 3 of truth, 1 of toxicity, 1 of
@@ -230,10 +231,12 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in page
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes(folder: Path, page: str) -> None:
     assert suite.render(suite.read(folder), "eval") == page
 
 
+@pytest.mark.slow
 def test_instil_report_gives_the_same_page(folder: Path, page: str, tmp_path: Path) -> None:
     run(Config(run=folder, out=tmp_path / "page.html"))
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
@@ -279,6 +282,7 @@ def test_a_torn_or_missing_file_is_named(tmp_path: Path) -> None:
         suite.write(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_figure_that_is_no_number_is_left_out(tmp_path: Path) -> None:
     found = made.found()
     for row in found["results"]:

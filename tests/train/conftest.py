@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from instil import cli
 from instil.jsonl import write_records
@@ -98,8 +99,19 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("world"))
+def world(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> World:
+    """Made by the first of the processes that run the tests; the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    world = World((base if worker_id == "master" else base.parent) / "world")
+    with FileLock(f"{world.root}.lock"):
+        if not (made := world.root / "made").exists():
+            _make(world)
+            made.touch()
+    return world
+
+
+def _make(world: World) -> None:
+    world.root.mkdir()
     _write_records(world.root)
     for command, more in (
         ("pretrain", ["--epochs", "6"]),
@@ -113,7 +125,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
             at = words.index("--rm")
             del words[at : at + 2]
         assert cli.main([*words, *more]) == 0
-    return world
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def in_bytes(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "more"),
     [
-        *((command, []) for command in ("pretrain", "sft", "rm", "dpo")),
+        ("sft", []),
         *(
             pytest.param(command, more, marks=pytest.mark.slow)
             for command in ("pretrain", "sft", "rm", "dpo", "ppo")
@@ -41,7 +41,7 @@ def in_bytes(monkeypatch):
         ),
         *(
             pytest.param(command, [], marks=pytest.mark.slow)
-            for command in ("ppo", "rm+likelihood", "ppo+likelihood")
+            for command in ("pretrain", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood")
         ),
     ],
     ids=str,
@@ -91,6 +91,7 @@ def test_the_cache_holds_what_the_sampler_may_write(world):
     assert dry_run.cache_bytes(policy) == 2 * 2 * 2 * 16 * 2
 
 
+@pytest.mark.slow
 def test_smaller_passes_take_less(world, tmp_path, capsys, in_bytes):
     found = []
     for tokens in ("64", "256"):
@@ -100,6 +101,7 @@ def test_smaller_passes_take_less(world, tmp_path, capsys, in_bytes):
     assert found[0] < 0.6 * found[1]
 
 
+@pytest.mark.slow
 def test_where_it_does_not_fit_it_says_what_to_change(world, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(dry_run, "room", lambda device: 2**20)
     assert cli.main([*world.arguments("rm", tmp_path / "out"), "--dry-run"]) == 0
@@ -123,6 +125,7 @@ def test_each_of_several_processes_holds_its_part(world, tmp_path, capsys, in_by
     assert not capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_after_a_dry_run_is_a_run(world, tmp_path):
     words = world.arguments("rm", tmp_path / "out")
     assert cli.main([*words, "--dry-run"]) == 0

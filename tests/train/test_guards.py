@@ -94,6 +94,7 @@ def test_a_decoder_with_another_distribution_is_found(ppo_config_of, monkeypatch
         ppo.ppo_step(models, prompts(config), NO_TEXT, config, step)
 
 
+@pytest.mark.slow
 def test_one_wrong_response_is_found_before_long(ppo_config_of, monkeypatch):
     # a step looks at one of its 16 responses, and each step at another
     config = ppo_config_of()

@@ -17,7 +17,9 @@ from instil import cli
 COMMANDS = ("pretrain", "sft", "rm", "dpo", "ppo", "rm+likelihood", "ppo+likelihood")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=[pytest.mark.slow] * ("+" in c)) for c in COMMANDS]
+)
 def test_a_run_stopped_twice_ends_as_one_that_was_not(
     command, world, reference, helpers, tmp_path, monkeypatch
 ):

@@ -58,9 +58,9 @@ def test_a_model_of_shapes_is_the_model_without_numbers(world):
     "settings",
     [
         {},
-        {"activation_checkpointing": True},
-        {"lora_rank": 4},
-        {"precision": "bf16"},
+        pytest.param({"activation_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param({"lora_rank": 4}, marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16"}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from functools import cache
 from itertools import islice
 from random import Random
 
@@ -15,20 +16,28 @@ from instil.world.sentences import parse
 from instil.world.tasks import TASKS_OF, make_task
 
 WORLD = make_world(0)
-TEXTS = list(islice(documents(WORLD, Random(0)), 6000))
-WORDS = Counter(w.lower() for text in TEXTS for w in re.findall("[A-Za-z]+", text))
+
+
+@cache
+def texts():
+    return tuple(islice(documents(WORLD, Random(0)), 6000))
+
+
+@cache
+def vocabulary():
+    return Counter(w.lower() for text in texts() for w in re.findall("[A-Za-z]+", text))
 
 
 def test_the_same_seed_gives_the_same_text():
-    assert TEXTS[:50] == list(islice(documents(WORLD, Random(0)), 50))
+    assert list(texts()[:50]) == list(islice(documents(WORLD, Random(0)), 50))
 
 
 def test_the_vocabulary_is_small_and_closed():
-    assert 700 < len(WORDS) < 850  # docs/world.md: about 790
+    assert 700 < len(vocabulary()) < 850  # docs/world.md: about 790
 
 
 def test_documents_are_short():
-    words = sum(len(text.split()) for text in TEXTS) / len(TEXTS)
+    words = sum(len(text.split()) for text in texts()) / len(texts())
     assert 36 < words < 42  # docs/world.md: 38
 
 
@@ -51,7 +60,7 @@ def test_every_word_of_the_test_prompts_occurs():
     rng = Random(2)
     for task in [task for tasks in TASKS_OF.values() for task in tasks] * 20:
         for word in re.findall("[A-Za-z]+", make_task(WORLD, task, "test", rng)[0]):
-            assert WORDS[word.lower()] > 0, word
+            assert vocabulary()[word.lower()] > 0, word
 
 
 @pytest.mark.parametrize("kind", list(DOCUMENTS))

@@ -174,6 +174,7 @@ def test_the_largest_models(released, model, figures):
     assert found == pytest.approx(figures, abs=0.0005)
 
 
+@pytest.mark.slow
 def test_what_the_lexicon_says_of_released_continuations(released):
     ours = table(released, lambda text, recorded: lexicon_score(text))
     recorded = table(released, lambda text, recorded: recorded)

@@ -162,6 +162,7 @@ def test_swapped_policies_change_no_byte(told: Callable[..., Any]) -> None:
     assert told(SWAPPED) == told()
 
 
+@pytest.mark.slow
 def test_swapped_texts_change_only_the_texts(told: Callable[..., Any]) -> None:
     swapped = told(
         """UPDATE response SET text = CASE text
@@ -183,6 +184,7 @@ def test_swapped_texts_change_only_the_texts(told: Callable[..., Any]) -> None:
     assert swapped != plain
 
 
+@pytest.mark.slow
 def test_other_names_of_things_change_no_byte(told: Callable[..., Any]) -> None:
     """A batch, a policy, how it sampled, who asked, ids: a labeler hears of none of them."""
     changed = told(
@@ -195,6 +197,7 @@ def test_other_names_of_things_change_no_byte(told: Callable[..., Any]) -> None:
     assert changed == told()
 
 
+@pytest.mark.slow
 def test_nothing_that_is_stored_of_a_text_is_said(told: Callable[..., Any], work: Any) -> None:
     said = b"\n".join(body + json.dumps(headers).encode() for _, headers, body in told())
     with work.db.read() as connection:
