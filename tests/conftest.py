@@ -14,8 +14,8 @@ settings.load_profile("instil")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests do at length what others do once, but for those of PostgreSQL: without coverage
-    they take half the time."""
+    """Slow tests run without coverage, which would double their time: nearly all that they reach
+    others reach too, but for PostgreSQL."""
     for item in items:
         if item.get_closest_marker("slow") and "postgres" not in item.nodeid:
             item.add_marker(pytest.mark.no_cover)

@@ -208,18 +208,25 @@ def test_prompts_of_the_test_split_never_train(demo):
     assert not shown & {prompt.id for prompt in prompts if prompt.split == "test"}
 
 
-def test_killed_twice_it_ends_as_one_that_was_not(demo, recipe, tmp_path):
+def test_killed_twice_and_stopped_once_it_ends_as_one_that_was_not(demo, recipe, tmp_path):
     out = tmp_path / "demo"
     chance = Random(0)
-    for done in (chance.randint(2, 6), chance.randint(7, 11)):
+    alone, evaluates = chance.randint(2, 6), len(STAGES) - 1
+    for due, how in (
+        (lambda: len(stages_done(out)) >= alone, signal.SIGKILL),
+        # PPO-ptx has made a step, and SFT or PPO trains beside it
+        (lambda: (out / "ppo-ptx" / "metrics.jsonl").exists(), signal.SIGTERM),
+        (lambda: len(stages_done(out)) >= evaluates, signal.SIGKILL),
+    ):
         process = start(out, recipe)
         limit = time.monotonic() + 120
-        while len(stages_done(out)) < done:
+        while not due():
             assert process.poll() is None and time.monotonic() < limit
             time.sleep(0.02)
-        time.sleep(chance.uniform(0.0, 0.5))  # somewhere in the stages that follow
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "killed too late"
+        if how == signal.SIGKILL:
+            time.sleep(chance.uniform(0.0, 0.5))  # somewhere in the stage that follows
+        process.send_signal(how)
+        assert process.wait(timeout=60) == (130 if how == signal.SIGTERM else -how), "too late"
         assert json.loads((out / "run.json").read_text())["status"] == "running"
     finish(out, recipe)
     assert sorted(stages_done(out)) == sorted(STAGES)

@@ -38,6 +38,9 @@ def test_pickled_it_is_made_anew(story):
     assert again.size == story.size
     assert [one.id for one in again.held_out] == [one.id for one in story.held_out]
     assert again.world.truth == story.world.truth
+    assert again.rm == story.rm == story.out / "rm"
+    other = Story(story.out, story.recipe, 3, rm=story.out / "elsewhere")
+    assert pickle.loads(pickle.dumps(other)).rm == story.out / "elsewhere"
 
 
 def test_policies_are_compared_on_prompts_that_no_ranking_of_the_test_split_has(story):
@@ -57,6 +60,6 @@ def test_the_examples_before_a_prompt_are_three_short_ones_of_the_training_split
 
 
 def test_the_stages_stand_in_the_order_in_which_they_need_each_other(story):
-    names = [name for name, _ in story.stages()]
-    assert names[:3] == ["world", "intake", "pretrain"]
-    assert names[-5:] == ["rm", "sft", "ppo", "ppo-ptx", "evaluate"]
+    groups = [list(group) for group in story.stages()]
+    assert groups[:3] == [["world"], ["intake"], ["pretrain"]]
+    assert groups[-3:] == [["rm"], ["ppo-ptx", "sft", "ppo"], ["evaluate"]]

@@ -20,8 +20,9 @@ import torch
 from instil import config as recipes
 from instil import report
 from instil.lm.machine import settle
+from instil.processes import Processes
 from instil.runs import Run, say
-from instil.stages import Processes, once
+from instil.stages import side_by_side
 from instil.story import Story
 
 
@@ -38,8 +39,8 @@ class Config:
     seed: int = 0
     """Seed of the world's texts, users, labelers, and of all training."""
     threads: int = 0
-    """Torch threads; 0 takes all cores. Where there are several, what can be done side by side is
-    done in two processes that share them."""
+    """Torch threads; 0 takes all cores. Without a GPU, what can be done side by side is done in two
+    processes of half as many each, where that is one or more."""
 
 
 def run(config: Config) -> None:
@@ -52,13 +53,11 @@ def run(config: Config) -> None:
         with Processes(
             2 if several else 1, partial(settle, threads // 2), lambda: demo.stop_requested
         ) as processes:
-            story = Story(config.out, recipe, config.seed, processes)
-            for name, stage in story.stages():
+            story = Story(config.out, recipe, config.seed, processes=processes)
+            for group in story.stages():
                 if demo.stop_requested:
                     raise KeyboardInterrupt
-                if name == "sft":
-                    story.train_policies()
-                once(config.out, name, stage)
+                side_by_side(config.out, group, processes)
         demo.finish()
     report.run(report.Config(run=config.out, out=config.out / "report.html"))
     say(f"\nThe report is {config.out / 'report.html'}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,14 @@ from instil.evals.suite import Asked, Sizes, ask, compare, kl
 from instil.feedback import ask as labels
 from instil.feedback.simulated import SimulatedLabeler, labelers
 from instil.jsonl import read_records, write_lines, write_records
+from instil.lm.machine import give_back
 from instil.lm.models import load_policy
 from instil.lm.reward import load_reward
 from instil.lm.sampling import SamplingParams
+from instil.processes import Processes
 from instil.records import Demonstration, Labeler, Prompt, Ranking, Response, Text
 from instil.runs import write_json
-from instil.stages import Processes, side_by_side
+from instil.stages import Stage
 from instil.stats import best_of_n_kl
 from instil.train import ppo, pretrain, rm, sft
 from instil.world.internet import documents
@@ -81,41 +83,44 @@ class Story:
     another process, it is what it was made from."""
 
     def __init__(
-        self, out: Path, recipe: Path, seed: int, processes: Processes | None = None
+        self,
+        out: Path,
+        recipe: Path,
+        seed: int,
+        rm: Path | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.processes = processes or Processes(1)
         self.out, self.recipe, self.seed = out, recipe, seed
-        self.data, self.rm = out / "data", out / "rm"
+        self.data, self.rm = out / "data", rm or out / "rm"
         self.size = recipes.from_recipe(Size, recipe, "demo")
         self.world: World = make_world(seed)
         everybody = labelers(seed)
         self.training = [one for one in everybody if one.group == "training"]
         self.held_out = [one for one in everybody if one.group == "held-out"]
 
-    def __reduce__(self) -> tuple[type[Story], tuple[Path, Path, int]]:
-        return Story, (self.out, self.recipe, self.seed)
+    def __reduce__(self) -> tuple[type[Story], tuple[Path, Path, int, Path]]:
+        return Story, (self.out, self.recipe, self.seed, self.rm)
 
-    def stages(self) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-        """Name and function of every stage, in order."""
-        yield "world", self.write_world
-        yield "intake", self.clean_prompts
-        yield (
-            "pretrain",
-            lambda: self.train(pretrain, "pretrain", "base", text=(self.data / "text.jsonl",)),
-        )
-        yield "demonstrations", self.ask_demonstrations
-        yield (
-            "ppo-init",
-            lambda: self.train(
-                sft, "ppo-init", "ppo-init", model=self.out / "base", **self.sft_data(mixed=True)
-            ),
-        )
-        yield "responses", self.sample_responses
-        yield "rankings", self.ask_rankings
-        yield "rm", lambda: self.train(rm, "rm", "rm", **self.rm_data())
-        for name in ("sft", "ppo", "ppo-ptx"):
-            yield name, partial(self.train_policy, name)
-        yield "evaluate", self.evaluate
+    def stages(self) -> Iterator[Mapping[str, Stage]]:
+        """Stages by name, in order; those that stand together do not need each other."""
+        text = {"text": (self.data / "text.jsonl",)}
+        yield {"world": self.write_world}
+        yield {"intake": self.clean_prompts}
+        yield {"pretrain": lambda: self.train(pretrain, "pretrain", "base", **text)}
+        yield {"demonstrations": self.ask_demonstrations}
+        start = {"model": self.out / "base"}
+        yield {
+            "ppo-init": lambda: self.train(
+                sft, "ppo-init", "ppo-init", **start, **self.sft_data(mixed=True)
+            )
+        }
+        yield {"responses": self.sample_responses}
+        yield {"rankings": self.ask_rankings}
+        yield {"rm": lambda: self.train(rm, "rm", "rm", **self.rm_data())}
+        give_back()  # policies are trained in other processes: they may want the memory
+        yield {name: partial(self.train_policy, name) for name in ("ppo-ptx", "sft", "ppo")}
+        yield {"evaluate": self.evaluate}
 
     def train_policy(self, name: str) -> dict[str, Any]:
         """The stages that need the reward model, and not each other."""
@@ -123,13 +128,6 @@ class Story:
             start = {"model": self.out / "base", "rm": self.rm}
             return self.train(sft, name, name, **start, **self.sft_data())
         return self.train(ppo, name, name, **self.ppo_data())
-
-    def train_policies(self) -> None:
-        """Those stages side by side."""
-        names = ("ppo-ptx", "sft", "ppo")
-        side_by_side(
-            self.out, {name: partial(self.train_policy, name) for name in names}, self.processes
-        )
 
     @property
     def prompts_file(self) -> tuple[Path]:
@@ -243,7 +241,8 @@ class Story:
         found = self.processes.map(self._respond, asked)
         responses = sorted(itertools.chain(*found), key=lambda response: response.id)
         write_records(self.data / "responses.jsonl", responses)
-        return {"tokens": sum(len(r.text.split()) for r in responses)}
+        tokens = sum(len(r.text.split()) for r in responses)
+        return {"tokens": tokens, "peak_mb": self.processes.peak_mb()}
 
     def _respond(self, asked: tuple[str, list[tuple[Prompt, int]]]) -> list[Response]:
         name, places = asked
@@ -326,7 +325,7 @@ class Story:
         )
         write_lines(self.out / "evals" / "results.jsonl", rows + self.ceilings())
         write_lines(self.out / "evals" / "samples.jsonl", samples)
-        return {}
+        return {"peak_mb": self.processes.peak_mb()}
 
     def ask(self, name: str) -> Asked:
         """Ask one policy everything; how far it is from PPO's start is among it."""

@@ -137,10 +137,7 @@ def compute(source: Source) -> Context:
         )
     flops = sum(_value(row, "flops") for row in source.stages)
     total = {
-        # of stages side by side, only what the others had not been waited for
-        "time": duration(
-            sum(_value(row, "waited" if "waited" in row else "seconds") for row in source.stages)
-        ),
+        "time": duration(sum(map(_waited, source.stages))),
         "flops": power(flops),
         "days": power(petaflop_days(flops)),
     }

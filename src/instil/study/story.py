@@ -61,8 +61,8 @@ def run(out: Path, plan: Plan, job: Job, threads: int) -> None:
     if not job.size:
         once(here, LAST, lambda: compare_sizes(out, plan, job.seed))
         return
-    story = Story(here, out / "recipes" / f"{job.size}.toml", job.seed)
-    story.rm = out / f"{plan.reward_size}-{job.seed}" / "rm"
+    rm = out / f"{plan.reward_size}-{job.seed}" / "rm"
+    story = Story(here, out / "recipes" / f"{job.size}.toml", job.seed, rm=rm)
     for name, stage in stages(story, plan, job.size):
         once(here, name, stage)
 
@@ -71,7 +71,8 @@ def stages(story: Story, plan: Plan, size: str) -> Iterator[Stage]:
     """Name and function of every stage of one size, in order."""
     leads, scans = size == plan.reward_size, size == plan.scan_size
     others = {"evaluate"} if leads else {"evaluate", "responses", "rankings", "rm"}
-    yield from (stage for stage in story.stages() if stage[0] not in others)
+    for group in story.stages():
+        yield from (stage for stage in group.items() if stage[0] not in others)
     yield "sft-1", lambda: train_sft_once(story)
     if leads:
         yield "folds", lambda: train_folds(story, plan.folds)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from instil.errors import InstilError
 from instil.jsonl import iter_objects
+from instil.processes import end_with
 from instil.runs import say
-from instil.stages import end_with
 from instil.study.plan import Job, Plan
 
 LAST = "compare"

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from instil.lm.batches import Ids, rollout_batch
-from instil.lm.machine import computes_in_bf16, device, tokens_per_pass
+from instil.lm.machine import computes_in_bf16, device, sequences_at_once, tokens_per_pass
 from instil.lm.reward import PythonReward, RewardModel
 from instil.lm.sampling import SamplingParams
 from instil.lm.scalar import ScalarModel
@@ -164,9 +164,10 @@ class DryRun(Run):
         codec: Any,
         prompts: Sequence[Ids],
         params: SamplingParams,
-        batch: int = 128,
+        batch: int = 0,
     ) -> None:
         """Trace how the built-in sampler begins with the longest prompts."""
+        batch = sequences_at_once(model, batch)
         longest = sorted(map(len, prompts))[-batch:]
         slots = len(longest) * (longest[-1] + params.max_tokens)
         per_token = cache_bytes(model)
