@@ -227,7 +227,7 @@ def axe() -> str:
 
 
 COLOURS, OTHERS = {"runOnly": ["color-contrast"]}, {"rules": {"color-contrast": {"enabled": False}}}
-"""The rule that takes longest is asked of short texts only: colours do not depend on their length."""
+"""The rule that takes longest is asked of short texts only: how long they are changes no colour."""
 AXE = """async (options) => {
   const { violations } = await axe.run(document, { resultTypes: ["violations"], ...options });
   return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
