@@ -4,7 +4,7 @@ Users' raw prompts are cleaned, a language model is pretrained, simulated labele
 demonstrations and rank responses, and SFT, reward model, PPO and PPO-ptx are trained and evaluated
 beside each other (story.py). A second call goes on where the first was killed.
 
-    instil demo                 # two cores: 15 minutes with AVX-512, 30 without
+    instil demo                 # two cores: 15 minutes with AVX-512, 25 without
     instil demo --fast          # two minutes, too small to show the effects
 """
 

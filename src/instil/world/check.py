@@ -145,7 +145,7 @@ def _about(core: Sequence[Sentence], entity: str) -> bool:
 
 
 def _short_value(sentence: Sentence, word_class: str) -> str:
-    """The value of an answer such as "Figs." or "In Dorn.", or nothing."""
+    """The value of an answer such as "figs." or "In Dorn.", or nothing."""
     right = sentence.kind in ("short", "list") and sentence.tag == word_class
     return sentence.slots[word_class] if right and len(sentence.slots) == 1 else ""
 

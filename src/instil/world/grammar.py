@@ -85,7 +85,7 @@ SHORT: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "side": ("In the {side}.",),
     }
 )
-"""Answers that are only a value; a bare "Figs." is a list of one."""
+"""Answers that are only a value; a bare "figs." is a list of one."""
 
 VELAN_CLAIMS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {

@@ -118,8 +118,8 @@ def compound_text(first: Claim, second: Claim) -> str | None:
 
 
 def list_text(items: list[str]) -> str:
-    """ "Figs, bread and honey." """
-    return capitalize(" and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) + ".")
+    """ "figs, bread and honey.": like answers in a word, lists have no capital of their own."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) + "."
 
 
 def split_sentences(text: str) -> list[str]:
