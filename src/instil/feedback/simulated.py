@@ -20,7 +20,7 @@ from instil.world.check import Verdict, check
 from instil.world.flaws import flawed
 from instil.world.lexicon import World
 
-NOISE = 0.9
+NOISE = 0.95
 """Standard deviation of a labeler's noise, set on the responses of a demo so that labelers agree
 on about 73 % of the pairs (72.6 +- 1.5 % in Ouyang et al. 2022), training labelers on 75 %."""
 TIE = 0.25
